@@ -1,0 +1,125 @@
+"""PinSage in torch, for training (paper, section 3.2, algorithms 1 and 2).
+
+Letters: S pins whose features are read, U pins that a layer outputs, T neighbours, F features, M message width,
+D embedding width, H width of a latent (F before the first convolution, D after it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from model.config import NetworkConfig, Pooling
+from model.inference import read_network_config, write_network_config
+
+
+@dataclass(frozen=True)
+class Block:
+    """One convolution's wiring, as positions in the previous layer's output.
+
+    self_U        the pin itself
+    neighbors_UT  its neighbours; any valid position where there is none
+    weights_UT    their importance, 0 where there is none
+    """
+
+    self_U: Tensor
+    neighbors_UT: Tensor
+    weights_UT: Tensor
+
+
+class Convolve(nn.Module):
+    """CONVOLVE (algorithm 1)."""
+
+    def __init__(self, width: int, hidden_dim: int, embed_dim: int, pooling: Pooling, dropout: float) -> None:
+        super().__init__()
+        self.Q = nn.Linear(width, hidden_dim)
+        self.W = nn.Linear(width + hidden_dim, embed_dim)
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+
+    def message(self, h_SH: Tensor) -> Tensor:
+        """ReLU(Q h + q), (S, M): once per pin, before the gather."""
+        message: Tensor = self.dropout(F.relu(self.Q(h_SH)))
+        return message
+
+    def combine(self, h_UH: Tensor, pooled_UM: Tensor) -> Tensor:
+        """Unit rows of ReLU(W [h, n] + w), (U, D)."""
+        return F.normalize(F.relu(self.W(torch.cat([h_UH, pooled_UM.to(h_UH.dtype)], dim=1))), dim=1)
+
+    def forward(self, h_SH: Tensor, block: Block) -> Tensor:
+        """(U, D) from the previous layer's (S, H)."""
+        pooled_UM = pool(self.message(h_SH), block, self.pooling)
+        return self.combine(h_SH[block.self_U], pooled_UM)
+
+
+def pool(message_SM: Tensor, block: Block, pooling: Pooling) -> Tensor:
+    """gamma of algorithm 1: (U, M) from the neighbours' messages, without ever holding a (U, T, M) tensor."""
+    weights_UT = block.weights_UT
+    known_UT = weights_UT > 0
+    if pooling == "max":
+        # One neighbour after the other; messages are at least zero, so zero also stands for "no neighbours".
+        best_UM = message_SM.new_zeros(len(weights_UT), message_SM.shape[1])
+        for t in range(weights_UT.shape[1]):
+            candidate_UM = message_SM[block.neighbors_UT[:, t]] * known_UT[:, t, None]
+            best_UM = torch.maximum(best_UM, candidate_UM)
+        return best_UM
+    if pooling == "mean":
+        weights_UT = known_UT / known_UT.sum(1, keepdim=True).clamp(min=1)
+    return F.embedding_bag(
+        block.neighbors_UT, message_SM, per_sample_weights=weights_UT.to(message_SM.dtype), mode="sum"
+    )
+
+
+class PinSage(nn.Module):
+    """Embeddings of a minibatch (algorithm 2), of unit length; K = 0 is a shared perceptron on the features."""
+
+    def __init__(self, config: NetworkConfig, *, dropout: float = 0.0, feature_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.num_features] + [config.embed_dim] * config.num_layers
+        self.convolve = nn.ModuleList(
+            Convolve(width, config.hidden_dim, config.embed_dim, config.pooling, dropout) for width in widths[:-1]
+        )
+        self.head = nn.ModuleDict(
+            {
+                "G1": nn.Linear(widths[-1], config.hidden_dim),
+                "G2": nn.Linear(config.hidden_dim, config.embed_dim, bias=False),
+            }
+        )
+        self.residual = nn.Linear(config.num_features, config.embed_dim, bias=False) if config.residual else None
+        self.dropout = nn.Dropout(dropout)
+        self.feature_dropout = nn.Dropout(feature_dropout)
+
+    def forward(self, x_SF: Tensor, blocks: list[Block]) -> Tensor:
+        """(U_last, D) unit rows. Each block's pins must be a prefix-free subset of the layer before it."""
+        x_SF = self.feature_dropout(x_SF)
+        h_SH, x_UF = x_SF, x_SF
+        for convolve, block in zip(self.convolve, blocks, strict=True):
+            h_SH = convolve(h_SH, block)
+            x_UF = x_UF[block.self_U]
+        z_UD: Tensor = self.head["G2"](self.dropout(F.relu(self.head["G1"](h_SH))))
+        if self.residual is not None:
+            z_UD = z_UD + self.residual(x_UF)
+        return F.normalize(z_UD.float(), dim=1)
+
+
+def save_network(folder: Path, network: PinSage) -> None:
+    """Write weights.safetensors and network.json, the pair that model.inference reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: w.detach().float().cpu().contiguous() for name, w in network.state_dict().items()}
+    aside = folder / "weights.safetensors.tmp"
+    save_file(weights, aside)
+    write_network_config(folder / "network.json", network.config)
+    aside.replace(folder / "weights.safetensors")
+
+
+def load_network(folder: Path) -> PinSage:
+    """Read what save_network wrote."""
+    network = PinSage(read_network_config(folder / "network.json"))
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    return network
