@@ -42,14 +42,20 @@ def unit_rows(x_BD: Floats) -> Floats:
     return scaled
 
 
+def weighted_sum(weights_BT: Floats, messages_BTM: Floats) -> Floats:
+    """(B, M): each row's messages summed by weight, one small matrix product a row."""
+    pooled_BM: Floats = np.matmul(weights_BT[:, None, :], messages_BTM)[:, 0]
+    return pooled_BM
+
+
 def pool_messages(messages_BTM: Floats, weights_BT: Floats, pooling: str) -> Floats:
     """gamma of algorithm 1: neighbours' messages to one row each; a pin without neighbours pools to zeros."""
     known_BT = weights_BT > 0
     if pooling == "importance":
-        return np.einsum("bt,btm->bm", weights_BT, messages_BTM, optimize=True)
+        return weighted_sum(weights_BT, messages_BTM)
     if pooling == "mean":
         share_BT = known_BT / np.maximum(known_BT.sum(1, keepdims=True), 1)
-        return np.einsum("bt,btm->bm", share_BT.astype(np.float32), messages_BTM, optimize=True)
+        return weighted_sum(share_BT.astype(np.float32), messages_BTM)
     # Messages come out of a ReLU, so zero is a lower bound and marks "no neighbour" without changing a maximum.
     maximum: Floats = np.where(known_BT[:, :, None], messages_BTM, 0).max(axis=1, initial=0)
     return maximum
