@@ -1,0 +1,279 @@
+"""The change log: what was put online since a release, and how it is written to and read from Redis.
+
+A change is a whole statement about one thing, a pin or one membership of a board, so that the last one about a thing
+says everything: STATE keeps just that one, LOG orders them by number, and the stream CHANGES tells other replicas.
+Whoever applies changes in the order of their numbers arrives at the same catalogue:
+
+    PinRecord    replaces the pin whole, content and list of boards; `deleted` removes it
+    EdgeRecord   adds or removes one membership; without effect when the pin is unknown or deleted
+
+Numbers grow by one with every change. The first number of a new database is the time in milliseconds, so that numbers
+do not come again after Redis has lost everything, and "every change above the release's number" stays right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from redis import Redis, WatchError
+from redis.asyncio import Redis as AsyncRedis
+
+from model import keyspace
+from model.codecs import DamagedBytes, pack_json, unpack_json
+
+MAX_TRIES = 100
+CHUNK = 1_000
+
+
+@dataclass(frozen=True)
+class PinRecord:
+    """A pin as a client put it; `seq` is given when it is written."""
+
+    pin_id: str
+    title: str | None = None
+    annotations: tuple[str, ...] = ()
+    description: str | None = None
+    image_url: str | None = None
+    visual: tuple[float, ...] | None = None
+    category: str | None = None
+    language: str | None = None
+    boards: tuple[str, ...] = ()
+    created_at: int | None = None
+    deleted: bool = False
+    seq: int = 0
+
+    @property
+    def key(self) -> str:
+        return keyspace.pin_key(self.pin_id)
+
+
+@dataclass(frozen=True)
+class EdgeRecord:
+    """Whether a pin is on a board; `seq` is given when it is written."""
+
+    board_id: str
+    pin_id: str
+    present: bool
+    seq: int = 0
+
+    @property
+    def key(self) -> str:
+        return keyspace.edge_key(self.board_id, self.pin_id)
+
+
+Change = PinRecord | EdgeRecord
+OnDamage = Callable[[str, DamagedBytes], None]
+C = TypeVar("C", PinRecord, EdgeRecord)
+
+_KINDS: dict[str, type[PinRecord] | type[EdgeRecord]] = {"pin": PinRecord, "edge": EdgeRecord}
+_TEXTS = ("title", "description", "image_url", "category", "language")
+
+
+def pack_record(record: Change) -> bytes:
+    """A change as bytes."""
+    kind = "pin" if isinstance(record, PinRecord) else "edge"
+    return pack_json({"kind": kind, **dataclasses.asdict(record)})
+
+
+def unpack_record(packed: bytes) -> Change:
+    """The change in some bytes; DamagedBytes when they do not hold exactly the fields of one, well typed."""
+    value = unpack_json(packed)
+    kind = _KINDS.get(str(value.pop("kind", None)))
+    if kind is None or value.keys() != {field.name for field in dataclasses.fields(kind)}:
+        raise DamagedBytes("a record has not the fields of a pin or of an edge")
+    good = _is_pin(value) if kind is PinRecord else _is_edge(value)
+    if not good:
+        raise DamagedBytes("a record has a field of the wrong type")
+    for name in ("annotations", "boards", "visual"):
+        if value.get(name) is not None:
+            value[name] = tuple(value[name])
+    return kind(**value)
+
+
+def _is_pin(value: Mapping[str, Any]) -> bool:
+    lists = (value["annotations"], value["boards"])
+    visual = value["visual"]
+    return (
+        isinstance(value["pin_id"], str)
+        and all(value[name] is None or isinstance(value[name], str) for name in _TEXTS)
+        and all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists)
+        and (visual is None or (isinstance(visual, list) and all(type(x) in (int, float) for x in visual)))
+        and (value["created_at"] is None or type(value["created_at"]) is int)
+        and type(value["deleted"]) is bool
+        and type(value["seq"]) is int
+    )
+
+
+def _is_edge(value: Mapping[str, Any]) -> bool:
+    ids = isinstance(value["board_id"], str) and isinstance(value["pin_id"], str)
+    return ids and type(value["present"]) is bool and type(value["seq"]) is int
+
+
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+def ensure_epoch(client: Redis) -> str:
+    """The id of this life of the database, made here when there is none."""
+    with client.pipeline(transaction=True) as pipe:
+        _queue_epoch(pipe)
+        epoch: bytes = pipe.execute()[-1]
+    return epoch.decode()
+
+
+async def ensure_epoch_async(client: AsyncRedis) -> str:
+    """As `ensure_epoch`."""
+    async with client.pipeline(transaction=True) as pipe:
+        _queue_epoch(pipe)
+        epoch: bytes = (await pipe.execute())[-1]
+    return epoch.decode()
+
+
+def _queue_epoch(pipe: Any) -> None:
+    pipe.set(keyspace.EPOCH, uuid.uuid4().hex, nx=True)
+    pipe.set(keyspace.SEQ, _first_seq(), nx=True)
+    pipe.get(keyspace.EPOCH)
+
+
+def _first_seq() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def write_records(client: Redis, records: Sequence[Change], *, also: Callable[[Any], None] | None = None) -> list[int]:
+    """Write changes in one MULTI and return their numbers; `also` may queue more commands into it.
+
+    Numbers are given under WATCH, so writers of several processes take turns; WatchError after MAX_TRIES lost turns.
+    """
+    pipe: Any
+    for _ in range(MAX_TRIES):
+        with client.pipeline(transaction=True) as pipe:
+            try:
+                pipe.watch(keyspace.SEQ)
+                numbered = _number(records, pipe.get(keyspace.SEQ))
+                pipe.multi()
+                _queue_records(pipe, numbered, also)
+                pipe.execute()
+                return [record.seq for record in numbered]
+            except WatchError:
+                continue
+    raise WatchError(f"other writers were first {MAX_TRIES} times")
+
+
+# Writers of one process queue here instead of losing turns to each other.
+_turns: WeakKeyDictionary[AsyncRedis, asyncio.Lock] = WeakKeyDictionary()
+
+
+async def write_records_async(
+    client: AsyncRedis, records: Sequence[Change], *, also: Callable[[Any], None] | None = None
+) -> list[int]:
+    """As `write_records`."""
+    pipe: Any
+    async with _turns.setdefault(client, asyncio.Lock()):
+        for _ in range(MAX_TRIES):
+            async with client.pipeline(transaction=True) as pipe:
+                try:
+                    await pipe.watch(keyspace.SEQ)
+                    numbered = _number(records, await pipe.get(keyspace.SEQ))
+                    pipe.multi()
+                    _queue_records(pipe, numbered, also)
+                    await pipe.execute()
+                    return [record.seq for record in numbered]
+                except WatchError:
+                    continue
+    raise WatchError(f"other writers were first {MAX_TRIES} times")
+
+
+def _number(records: Sequence[Change], last: Any) -> list[Change]:
+    after = int(last) if last is not None else _first_seq()
+    return [dataclasses.replace(record, seq=after + i) for i, record in enumerate(records, 1)]
+
+
+def _queue_records(pipe: Any, records: Sequence[Change], also: Callable[[Any], None] | None) -> None:
+    """Queue everything that one write consists of."""
+    pipe.set(keyspace.EPOCH, uuid.uuid4().hex, nx=True)
+    for record in records:
+        packed = pack_record(record)
+        pipe.hset(keyspace.STATE, record.key, packed)
+        pipe.zadd(keyspace.LOG, {record.key: record.seq})
+        entry = {"seq": record.seq, "key": record.key, "record": packed}
+        pipe.xadd(keyspace.CHANGES, entry, id=f"{record.seq}-0", maxlen=keyspace.MAX_CHANGES)
+    if records:
+        pipe.set(keyspace.SEQ, records[-1].seq)
+    if also is not None:
+        also(pipe)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+_PAGE: dict[str, Any] = {"byscore": True, "offset": 0, "num": CHUNK, "withscores": True}
+
+
+def unpack_entry(entry: Mapping[bytes, bytes]) -> Change:
+    """The change in one entry of the stream; DamagedBytes when it is not whole."""
+    try:
+        record = unpack_record(entry[b"record"])
+        agrees = int(entry[b"seq"]) == record.seq
+    except (KeyError, ValueError) as error:
+        raise DamagedBytes(f"an entry of the change stream is damaged: {error}") from None
+    if not agrees:
+        raise DamagedBytes("an entry of the change stream has two numbers")
+    return record
+
+
+def read_changes(
+    client: Redis, after: int, *, up_to: int | None = None, on_damage: OnDamage | None = None
+) -> Iterator[Change]:
+    """The last change of each thing with number in (after, up_to], by number.
+
+    A thing that changes while we read may come a second time with its newer number. A damaged record is given to
+    `on_damage` with its key, or raised when there is no such function.
+    """
+    last = "+inf" if up_to is None else str(up_to)
+    while True:
+        page: Any = client.zrange(keyspace.LOG, f"({after}", last, **_PAGE)
+        if not page:
+            return
+        packed: Any = client.hmget(keyspace.STATE, [key for key, _ in page])
+        yield from _decode_page(page, packed, up_to, on_damage)
+        after = int(page[-1][1])
+
+
+async def read_changes_async(
+    client: AsyncRedis, after: int, *, up_to: int | None = None, on_damage: OnDamage | None = None
+) -> AsyncIterator[Change]:
+    """As `read_changes`."""
+    last = "+inf" if up_to is None else str(up_to)
+    while True:
+        page: Any = await client.zrange(keyspace.LOG, f"({after}", last, **_PAGE)
+        if not page:
+            return
+        packed: Any = await client.hmget(keyspace.STATE, [key for key, _ in page])
+        for change in _decode_page(page, packed, up_to, on_damage):
+            yield change
+        after = int(page[-1][1])
+
+
+def _decode_page(
+    page: Sequence[Any], packed: Sequence[bytes | None], up_to: int | None, on_damage: OnDamage | None
+) -> Iterator[Change]:
+    for (key, _), data in zip(page, packed, strict=True):
+        try:
+            if data is None:
+                raise DamagedBytes("the log names a record that is not there")
+            record = unpack_record(data)
+            if record.key.encode() != key:
+                raise DamagedBytes("a record lies under another's key")
+        except DamagedBytes as error:
+            if on_damage is None:
+                raise
+            on_damage(key.decode(errors="replace"), error)
+            continue
+        # Written again after `up_to` was chosen: whoever reads on from there gets it.
+        if up_to is None or record.seq <= up_to:
+            yield record
