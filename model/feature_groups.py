@@ -1,0 +1,92 @@
+"""The groups of a feature row: what turns tokens, boards, a visual vector or a degree into numbers.
+
+Letters: B batch rows, E entries (one token or board of one batch row), R rows of a table, D width of a group,
+V width of a raw visual vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from model.inference import unit_rows
+
+Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
+Ints = npt.NDArray[np.integer]
+
+CLIP = 5.0  # standardised numbers further out than this many deviations are cut
+BLOCK = 65_536  # entries whose table rows are in memory at a time
+
+
+@dataclass(frozen=True)
+class PooledTable:
+    """Vectors of tokens or boards. The table may be memory-mapped; weights_R says how much a row counts."""
+
+    weights_R: Floats
+    table_RD: Halves
+
+    @property
+    def dim(self) -> int:
+        """D, the width of the group."""
+        return int(self.table_RD.shape[1])
+
+    def pool(self, owners_E: Ints, rows_E: Ints, factors_E: Floats | float, num_owners: int) -> Floats:
+        """(B, D): for each owner the sum of factor * weight * row over its entries, scaled to length one.
+
+        Entries of one owner stand together. In blocks, so that memory does not grow with the entries.
+        """
+        sums_BD = np.zeros((num_owners, self.dim), np.float32)
+        scale_E = self.weights_R[rows_E] * factors_E
+        for start in range(0, len(rows_E), BLOCK):
+            block = slice(start, start + BLOCK)
+            vectors_ED = self.table_RD[rows_E[block]].astype(np.float32)
+            vectors_ED *= scale_E[block, None]
+            owners = owners_E[block]
+            first = np.flatnonzero(np.diff(owners, prepend=-1))
+            sums_BD[owners[first]] += np.add.reduceat(vectors_ED, first, axis=0)
+        return unit_rows(sums_BD)
+
+
+@dataclass(frozen=True)
+class VisualScale:
+    """Standardises visual vectors, keeps their principal components where they are wide, and scales to length one."""
+
+    mean_V: Floats
+    deviation_V: Floats
+    components_VD: Floats | None = None
+
+    @property
+    def dim(self) -> int:
+        """D, the width of the group."""
+        return len(self.mean_V) if self.components_VD is None else int(self.components_VD.shape[1])
+
+    def standardise(self, visual_BV: Floats) -> Floats:
+        """(B, V): mean 0 and deviation 1 on the pins it was fitted on, clipped."""
+        with np.errstate(over="ignore"):  # a huge number becomes infinite and is clipped
+            scaled: Floats = ((visual_BV - self.mean_V) / self.deviation_V).clip(-CLIP, CLIP)
+        return scaled
+
+    def __call__(self, visual_BV: Floats) -> Floats:
+        """(B, D) unit rows."""
+        scaled = self.standardise(visual_BV)
+        return unit_rows(scaled if self.components_VD is None else scaled @ self.components_VD)
+
+
+@dataclass(frozen=True)
+class DegreeScale:
+    """Standardises log(1 + degree)."""
+
+    mean: float
+    deviation: float
+    dim: int = field(default=1, init=False)
+
+    def __call__(self, degrees_B: Ints) -> Floats:
+        """(B,) numbers."""
+        scaled = (np.log1p(degrees_B.astype(np.float32)) - self.mean) / self.deviation
+        return scaled.clip(-CLIP, CLIP).astype(np.float32)
+
+
+Group = PooledTable | VisualScale | DegreeScale
