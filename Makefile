@@ -11,6 +11,7 @@ PIP_FLAGS ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS := train,dev,embedded
+TORCH := torch==2.13.0  # raised by hand: where we test, newer ones come only with gigabytes of CUDA
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help install demo test test-all lint format check bench lock clean
@@ -45,9 +46,10 @@ bench: $(INSTALLED)  ## every benchmark at small size
 
 lock: $(BIN)/python  ## resolve all versions anew and write them into constraints.txt
 	rm -rf build/lock && $(BIN)/python -m venv build/lock
-	build/lock/bin/python -m pip install $(PIP_FLAGS) '.[$(EXTRAS)]'
+	build/lock/bin/python -m pip install $(PIP_FLAGS) $(TORCH) '.[$(EXTRAS)]'
 	sed '/^#/!d' constraints.txt > build/lock/constraints.txt
-	build/lock/bin/python -m pip freeze --exclude pinsage | sed 's/+[[:alnum:].]*$$//' >> build/lock/constraints.txt
+	build/lock/bin/python -m pip freeze --exclude pinsage | sed -e 's/+[[:alnum:].]*$$//' \
+		-e '/^nvidia-/d;/^cuda-/d;/^triton==/d' >> build/lock/constraints.txt  # torch itself names these, build by build
 	mv build/lock/constraints.txt constraints.txt
 
 clean:  ## remove the environment and all caches
