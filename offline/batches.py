@@ -1,0 +1,142 @@
+"""The producer: labelled pairs to ready training batches, made beside the running step (paper, section 3.3).
+
+Letters: N pairs, B pairs of a batch, C candidates, H hard negatives of a pair, S pins read, F features, P pins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.graph import BipartiteGraph
+from model.walks import Neighborhoods
+from offline.config import TrainSection
+from offline.minibatches import Forgetting, Minibatch, MinibatchBuilder
+from offline.negatives import (
+    Positives,
+    hard_negatives,
+    hard_ranks,
+    inclusion_log_chance,
+    num_hard_negatives,
+    target_chances,
+)
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One step's input.
+
+    minibatch     pins to compute; its asked rows are the B queries, then the C candidates, then B x H hard negatives
+    features_SF   features of the pins it reads
+    target_B      which candidate is the query's positive
+    log_chance_C  log of each candidate's chance to be one
+    masked_BC     true where a candidate is in truth related to the query
+    num_hard      H
+    """
+
+    minibatch: Minibatch
+    features_SF: Array
+    target_B: Array
+    log_chance_C: Array
+    masked_BC: Array
+    num_hard: int
+
+
+@dataclass(frozen=True)
+class Forgettable:
+    """Columns of the features that boards decide, and what they hold for a pin on no board."""
+
+    columns: Array
+    values: Array
+
+
+class BatchProducer:
+    """Makes the batches of an epoch, the next one while the current one is used."""
+
+    def __init__(
+        self,
+        pairs_N2: Array,
+        features_PF: Array,
+        neighborhoods: Neighborhoods,
+        graph: BipartiteGraph,
+        config: TrainSection,
+        *,
+        num_layers: int,
+        forgettable: Forgettable,
+        seed: int,
+        num_threads: int,
+    ) -> None:
+        self._pairs_N2, self._features_PF, self._graph = pairs_N2, features_PF, graph
+        self._config, self._forgettable, self._seed, self._num_threads = config, forgettable, seed, num_threads
+        self._num_pins = len(features_PF)
+        self._builder = MinibatchBuilder(neighborhoods, num_layers)
+        self._positives = Positives(pairs_N2, self._num_pins)
+        targets = pairs_N2 if config.both_directions else pairs_N2[:, 1]
+        self._chance_P = target_chances(targets.ravel(), self._num_pins)
+        self._ranks = hard_ranks(self._num_pins, config.hard_rank_low, config.hard_rank_high)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch."""
+        return -(-len(self._pairs_N2) // self._config.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[TrainBatch]:
+        """The batches of an epoch (counted from 1): the same for the same seed, whatever came before."""
+        order_N = np.random.default_rng([self._seed, epoch]).permutation(len(self._pairs_N2))
+        parts = np.array_split(order_N, self.num_batches)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(self._make, epoch, 0, parts[0])
+            for number in range(len(parts)):
+                batch = waiting.result()
+                if number + 1 < len(parts):
+                    waiting = pool.submit(self._make, epoch, number + 1, parts[number + 1])
+                yield batch
+
+    def _make(self, epoch: int, number: int, part_B: Array) -> TrainBatch:
+        config, rng = self._config, np.random.default_rng([self._seed, epoch, number])
+        query_B, positive_B = self._pairs_N2[part_B].T
+        if config.both_directions:
+            turned_B = rng.random(len(part_B)) < 0.5
+            query_B, positive_B = np.where(turned_B, positive_B, query_B), np.where(turned_B, query_B, positive_B)
+        shared_N = rng.integers(self._num_pins, size=config.num_negatives)
+        candidate_C = np.unique(np.concatenate([positive_B, shared_N]))
+        target_B = np.searchsorted(candidate_C, positive_B)
+        hard_BH = self._hard(epoch, query_B, positive_B, candidate_C, rng)
+        asked = np.concatenate([query_B, candidate_C, hard_BH.ravel()])
+        forgetting = Forgetting(config.num_neighbors, config.isolate)
+        minibatch = self._builder.build(asked, forgetting, rng)
+        return TrainBatch(
+            minibatch,
+            self._read_features(minibatch.frontier_S, rng),
+            target_B,
+            inclusion_log_chance(self._chance_P[candidate_C], len(part_B), config.num_negatives, self._num_pins),
+            self._positives.mask(query_B, candidate_C, target_B),
+            hard_BH.shape[1],
+        )
+
+    def _hard(
+        self, epoch: int, query_B: Array, positive_B: Array, candidate_C: Array, rng: np.random.Generator
+    ) -> Array:
+        num_hard = num_hard_negatives(epoch, self._config.max_hard_negatives)
+        if num_hard == 0:
+            return np.empty((len(query_B), 0), np.int64)
+        seed = int(rng.integers(2**31))
+        rows_BH = hard_negatives(self._graph, query_B, self._ranks, num_hard, seed, self._num_threads)
+        # Where the walks reached too little, or hit the positive itself, a shared candidate stands in.
+        unfit_BH = (rows_BH < 0) | (rows_BH == positive_B[:, None])
+        return np.where(unfit_BH, rng.choice(candidate_C, rows_BH.shape), rows_BH)
+
+    def _read_features(self, frontier_S: Array, rng: np.random.Generator) -> Array:
+        """Features of the pins read; some lose what they know from boards, as a new pin without boards would."""
+        features_SF = np.asarray(self._features_PF[frontier_S], np.float32)
+        if self._config.isolate > 0 and len(self._forgettable.columns):
+            chosen_S = np.flatnonzero(rng.random(len(frontier_S)) < self._config.isolate)
+            features_SF[np.ix_(chosen_S, self._forgettable.columns)] = self._forgettable.values
+        return features_SF

@@ -1,0 +1,243 @@
+"""Training: minibatches through the network until validation stops improving (paper, section 3.3).
+
+Letters: P pins, N pairs, B pairs of a batch, C candidates, H hard negatives of a pair, S pins read, F features,
+D embedding width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from model.config import NetworkConfig
+from model.errors import PinsageError, UserError
+from model.features import FeatureEncoder, PinContent
+from model.graph import BipartiteGraph
+from model.inference import Inference
+from model.losses import max_margin_loss, softmax_loss
+from model.network import Block, PinSage, save_network
+from model.walks import Neighborhoods
+from offline.batches import BatchProducer, Forgettable, TrainBatch
+from offline.checkpoint import Progress, load_checkpoint, save_checkpoint
+from offline.config import RunConfig, TrainSection
+from offline.embed import embed_all
+from offline.ranking import pair_ranks
+from offline.run_folder import RunFolder
+
+Array = npt.NDArray[Any]
+Report = Callable[[str, float], None]
+
+
+class Trained(nn.Module):
+    """The network and the softmax's temperature: everything the optimiser changes."""
+
+    def __init__(self, network: PinSage, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+
+class Trainer:
+    """One training run on the arrays that the prepare stage left in RUN."""
+
+    def __init__(self, run: RunFolder, config: RunConfig, *, num_threads: int) -> None:
+        self._run, self._config, self._num_threads = run, config, num_threads
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._features_PF = np.load(run.features, mmap_mode="r")
+        self._neighborhoods = Neighborhoods(
+            np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")
+        )
+        self._valid_N2 = self._choose_valid_pairs()
+        torch.set_num_threads(num_threads)
+        torch.manual_seed(config.seed)
+        network = PinSage(
+            NetworkConfig(num_features=self._features_PF.shape[1], **config.network.model_dump()),
+            dropout=config.train.dropout,
+            feature_dropout=config.train.feature_dropout,
+        )
+        self._trained = Trained(network, config.train.temperature).to(self._device)
+        self._optimizer = torch.optim.AdamW(
+            self._trained.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
+        )
+        self._producer = self._make_producer()
+
+    def train(self, inputs: str, report: Report) -> Progress:
+        """Train, or go on from the checkpoint; leaves the best weights in RUN/train.
+
+        Raises PinsageError when the loss is not finite or an epoch's loss is exactly zero.
+        """
+        config, checkpoint = self._config.train, self._run.train / "checkpoint.safetensors"
+        loaded = load_checkpoint(checkpoint, self._trained, self._optimizer, inputs)
+        progress, best = loaded or (Progress(inputs), self._weights())
+        while self._goes_on(progress):
+            started = time.monotonic()
+            progress.epoch += 1
+            loss = self._epoch(progress.epoch, report)
+            score, hits = self._validate()
+            progress.seconds += time.monotonic() - started
+            progress.stale += 1
+            if score > progress.best_score:
+                progress.best_score, progress.best_epoch, progress.stale = score, progress.epoch, 0
+                best = self._weights()
+            save_checkpoint(checkpoint, self._trained, best, self._optimizer, progress)
+            self._log(progress, loss, score, hits)
+            report(
+                f"epoch {progress.epoch}: loss {loss:.4f}, validation {score:.4f} (best {progress.best_score:.4f}),"
+                f" HR@10 {hits['HR@10']:.3f}, HR@100 {hits['HR@100']:.3f}",
+                min(1.0, progress.epoch / config.epochs),
+            )
+        self._trained.load_state_dict(best)
+        save_network(self._run.train, self._trained.network)
+        return progress
+
+    def _goes_on(self, progress: Progress) -> bool:
+        config = self._config.train
+        return (
+            progress.epoch < config.epochs
+            and progress.stale < config.patience
+            and progress.seconds < config.max_minutes * 60
+        )
+
+    def _epoch(self, epoch: int, report: Report) -> float:
+        config, total = self._config.train, 0.0
+        torch.manual_seed(self._config.seed * 1_000_003 + epoch)  # dropout is the same after a resume
+        self._trained.train()
+        for number, batch in enumerate(self._producer.epoch(epoch)):
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate(config, epoch, number, self._producer.num_batches)
+            loss = self._step(batch)
+            if not math.isfinite(loss):
+                raise PinsageError(f"training: the loss of epoch {epoch}, batch {number + 1} is {loss}; lower the rate")
+            total += loss
+            report(f"epoch {epoch}", (epoch - 1 + (number + 1) / self._producer.num_batches) / config.epochs)
+        if total == 0:
+            raise PinsageError(f"training: the loss of epoch {epoch} is exactly zero: nothing is left to learn from")
+        return total / self._producer.num_batches
+
+    def _step(self, batch: TrainBatch) -> float:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=has_bf16(self._device)):
+            loss = batch_loss(self._trained, batch, self._config.train, self._device)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._trained.parameters(), 1.0)
+        self._optimizer.step()
+        return loss.item()
+
+    def _validate(self) -> tuple[float, dict[str, float]]:
+        """The validation score and hit-rates of the whole catalogue's embeddings, computed as the embed stage does."""
+        self._trained.eval()
+        weights = {name: w.float().cpu().numpy() for name, w in self._trained.network.state_dict().items()}
+        with tempfile.TemporaryDirectory(dir=self._run.train) as folder:
+            embed_all(
+                Inference(self._trained.network.config, weights),
+                self._features_PF,
+                self._neighborhoods,
+                messages_path=lambda layer: Path(folder) / f"messages_{layer}.npy",
+                vectors_path=Path(folder) / "vectors.npy",
+                chunk=self._config.embed.chunk,
+                num_threads=self._num_threads,
+                progress=lambda phase, share: None,
+            )
+            vectors_PD = np.load(Path(folder) / "vectors.npy", mmap_mode="r")
+            ranks_N = pair_ranks(vectors_PD, self._valid_N2)
+        hits = {f"HR@{k}": float((ranks_N <= k).mean()) for k in (10, 100, 500)}
+        return validation_score(ranks_N), hits
+
+    def _choose_valid_pairs(self) -> Array:
+        """The validation pairs; where there are none, a tenth of the training pairs is looked at instead."""
+        config, rng = self._config, np.random.default_rng(self._config.seed)
+        path = self._run.pairs("valid")
+        pairs_N2: Array = np.load(path) if path.exists() else np.empty((0, 2), np.int32)
+        if not len(pairs_N2):
+            pairs_N2 = np.load(self._run.pairs("train"))
+            pairs_N2 = pairs_N2[rng.permutation(len(pairs_N2))[: max(1, len(pairs_N2) // 10)]]
+        return pairs_N2[rng.permutation(len(pairs_N2))[: config.train.max_valid_pairs]]
+
+    def _make_producer(self) -> BatchProducer:
+        pairs_N2 = np.load(self._run.pairs("train"))
+        if not len(pairs_N2):
+            raise UserError(f"{self._run.pairs('train')}: no labelled pairs to train on")
+        return BatchProducer(
+            pairs_N2,
+            self._features_PF,
+            self._neighborhoods,
+            BipartiteGraph.load(self._run.graph),
+            self._config.train,
+            num_layers=self._config.network.num_layers,
+            forgettable=forgettable_features(FeatureEncoder.load(self._run.encoder)),
+            seed=self._config.seed,
+            num_threads=self._num_threads,
+        )
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self._trained.state_dict().items()}
+
+    def _log(self, progress: Progress, loss: float, score: float, hits: dict[str, float]) -> None:
+        line = {**asdict(progress), "loss": loss, "score": score, **hits}
+        line["temperature"] = self._trained.log_temperature.exp().item()
+        with (self._run.train / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def batch_loss(trained: Trained, batch: TrainBatch, config: TrainSection, device: torch.device) -> Tensor:
+    """The loss of one batch."""
+    blocks = [
+        Block(*(torch.from_numpy(a).to(device) for a in (wiring.self_U, wiring.neighbors_UT, wiring.weights_UT)))
+        for wiring in batch.minibatch.wirings
+    ]
+    asked = trained.network(torch.from_numpy(batch.features_SF).to(device), blocks)[batch.minibatch.places_B]
+    num_pairs, num_candidates = len(batch.target_B), len(batch.log_chance_C)
+    query_BD, candidate_CD = asked[:num_pairs], asked[num_pairs : num_pairs + num_candidates]
+    target_B = torch.from_numpy(batch.target_B).to(device)
+    masked_BC = torch.from_numpy(batch.masked_BC).to(device)
+    if config.loss == "softmax":
+        log_chance_C = torch.from_numpy(batch.log_chance_C).float().to(device)
+        with torch.autocast(device.type, enabled=False):
+            return softmax_loss(
+                query_BD, candidate_CD, target_B, log_chance_C, trained.log_temperature.exp(), masked_BC
+            )
+    hard_BHD = asked[num_pairs + num_candidates :].view(num_pairs, batch.num_hard, -1)
+    masked_BC[torch.arange(num_pairs), target_B] = True  # the positive is no negative of its own
+    return max_margin_loss(query_BD, candidate_CD[target_B], candidate_CD, hard_BHD, config.margin, masked_BC)
+
+
+def learning_rate(config: TrainSection, epoch: int, batch: int, num_batches: int) -> float:
+    """Linear from zero to the peak through the first epoch, then exponential decay (paper, section 3.3)."""
+    passed = epoch - 1 + (batch + 1) / num_batches
+    return config.learning_rate * (passed if passed <= 1 else config.decay ** (passed - 1))
+
+
+def validation_score(ranks_N: Array) -> float:
+    """The area under the hit-rate over log K from K = 1 to 1000: mean of max(0, 1 - log(rank) / log(1000)).
+
+    One number that moves with every rank, so less noisy than a hit-rate at one K.
+    """
+    return float(np.maximum(0, 1 - np.log(ranks_N) / math.log(1000)).mean())
+
+
+def forgettable_features(encoder: FeatureEncoder) -> Forgettable:
+    """The feature columns that boards decide, and their values for a pin on no board."""
+    names = [name for name in ("boards", "degree") if name in encoder.slices]
+    columns = [np.arange(encoder.num_features)[encoder.slices[name]] for name in names]
+    empty = PinContent(title=None, annotations=(), description=None, visual_V=None, boards=())
+    chosen: Array = np.concatenate(columns) if columns else np.empty(0, np.int64)
+    return Forgettable(chosen, encoder.encode([empty])[0][chosen])
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32 ones here."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    flags = torch.backends.cpu.get_cpu_capability()
+    return "AVX512" in flags and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
