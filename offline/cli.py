@@ -1,0 +1,351 @@
+"""The command line: `pinsage COMMAND`. Heavy libraries are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.errors import PinsageError, UserError
+from offline.progress import Report, show_progress
+
+app = typer.Typer(
+    help="Related items and home feeds from your own graph: PinSage trained on your data, served live.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+DatasetPath = Annotated[Path, typer.Argument(help="data set folder", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(help="run folder", show_default=False)]
+RunOption = Annotated[Path, typer.Option("--run", help="run folder; made where there is none", show_default=False)]
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="PINSAGE_HOME", help="where releases, the private Redis's data and logs live")
+]
+PresetOption = Annotated[str, typer.Option("--preset", help="default, or paper: as the paper states it")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as wanted")]
+JsonOption = Annotated[bool, typer.Option("--json", help="for machines: one JSON object a line")]
+DEFAULT_HOME = Path("~/.pinsage")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, any other failure of ours exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        _fail(error, 2)
+    except PinsageError as error:
+        _fail(error, 1)
+    except ModuleNotFoundError as error:
+        if error.name not in {"torch", "polars", "scipy", "sklearn", "gensim", "PIL", "matplotlib"}:
+            raise
+        _fail(UserError(f"{error.name} is not installed; this command needs: pip install 'pinsage[train]'"), 2)
+    except OSError as error:
+        _fail(PinsageError(f"{error.filename or 'input or output'}: {error.strerror or error}"), 1)
+
+
+def _fail(error: PinsageError, code: int) -> None:
+    print(f"pinsage: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Argument(help="folder to write", show_default=False)],
+    pins: Annotated[int, typer.Option(help="number of pins", min=100)] = 5000,
+    seed: Annotated[int, typer.Option(help="same seed, same world")] = 1,
+    images: Annotated[bool, typer.Option(help="draw a picture per pin")] = True,
+) -> None:
+    """Make a synthetic world: topics, boards that mix them, sessions, drawn pictures."""
+    from offline.synthetic import generate_world
+
+    with show_progress("generate") as report:
+        generate_world(out, num_pins=pins, seed=seed, images=images, progress=report)
+
+
+@app.command("import")
+def import_(
+    format: Annotated[str, typer.Argument(help="citeulike, movietweetings or csv", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="the publisher's folder, or the CSV file", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="data set folder to write", show_default=False)],
+) -> None:
+    """Turn a publisher's files into a data set."""
+    from offline.importers.registry import import_dataset
+
+    summary = import_dataset(format, source, out)
+    print(f"{out}: {summary}")
+
+
+@app.command()
+def validate(dataset: DatasetPath, as_json: JsonOption = False) -> None:
+    """List every fault of a data set, with file, row and column."""
+    from offline.validation import validate_dataset
+
+    faults = validate_dataset(dataset)
+    for fault in faults:
+        print(json.dumps(vars(fault)) if as_json else str(fault))
+    if faults:
+        raise UserError(f"{dataset}: {len(faults)} faults")
+    if not as_json:
+        print(f"{dataset}: no faults")
+
+
+@app.command()
+def run(
+    dataset: DatasetPath,
+    run: RunOption,
+    preset: PresetOption = "default",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    evaluate: Annotated[bool, typer.Option(help="evaluate at the end")] = True,
+) -> None:
+    """All offline stages: prepare, train, embed, index, evaluate. Goes on where it was stopped."""
+    from offline.stages import STAGES
+
+    _run_stages(dataset, run, STAGES, preset, config, set_, as_json)
+    if evaluate:
+        _evaluate(run, as_json, sample=None, report=True)
+
+
+@app.command()
+def prepare(
+    dataset: DatasetPath,
+    run: RunOption,
+    preset: PresetOption = "default",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """First stage: graph, neighbourhoods, features, labelled pairs."""
+    _run_stages(dataset, run, ("prepare",), preset, config, set_, as_json)
+
+
+@app.command()
+def train(run: RunPath, as_json: JsonOption = False) -> None:
+    """Second stage: train the network; goes on from the last checkpoint."""
+    _rerun(run, "train", as_json)
+
+
+@app.command()
+def embed(run: RunPath, as_json: JsonOption = False) -> None:
+    """Third stage: embeddings of all pins."""
+    _rerun(run, "embed", as_json)
+
+
+@app.command()
+def index(run: RunPath, as_json: JsonOption = False) -> None:
+    """Fourth stage: the nearest-neighbour index."""
+    _rerun(run, "index", as_json)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    as_json: JsonOption = False,
+    sample: Annotated[int | None, typer.Option(help="look at this many pairs and users only")] = None,
+    report: Annotated[bool, typer.Option(help="write RUN/report.html too")] = True,
+) -> None:
+    """Metrics against baselines, as a table, as RUN/metrics.json and as RUN/report.html."""
+    _evaluate(run, as_json, sample, report)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Argument(help="file to write: .npy (ids beside it as .txt) or .parquet")],
+) -> None:
+    """Embeddings and their pin ids for other programs."""
+    from offline.export import export_embeddings
+    from offline.run_folder import RunFolder
+
+    print(export_embeddings(RunFolder(run), out))
+
+
+@app.command()
+def publish(run: RunPath, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Verify a run, write it as a release, put its vectors into Redis and make it the current one."""
+    from offline.publish import publish_run
+    from offline.run_folder import RunFolder
+
+    with show_progress("publish", as_json=as_json) as report:
+        manifest = publish_run(RunFolder(run), home.expanduser(), progress=report)
+    _say({"release": manifest.id, "pins": manifest.num_pins}, as_json)
+
+
+@app.command()
+def worker(home: HomeOption = DEFAULT_HOME) -> None:
+    """Take reindex jobs from Redis and run them, one at a time, until stopped."""
+    from offline.worker import run_worker
+
+    run_worker(home.expanduser())
+
+
+@app.command()
+def serve(
+    home: HomeOption = DEFAULT_HOME,
+    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen at", min=0, max=65535)] = 8000,
+) -> None:
+    """Serve the current release over HTTP, with the console at /."""
+    from service.serve import serve as run_service
+
+    run_service(home.expanduser(), host, port)
+
+
+@app.command()
+def demo(
+    pins: Annotated[int, typer.Option(help="number of pins of the generated world", min=200)] = 5000,
+    folder: Annotated[Path, typer.Option(help="where the world, the run and the home go")] = Path("demo"),
+    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen at", min=0, max=65535)] = 8000,
+    serving: Annotated[bool, typer.Option("--serve/--no-serve", help="serve it at the end")] = True,
+) -> None:
+    """Generate a small world, run everything on it and serve it with the console."""
+    from offline.demo import build_demo
+
+    home = build_demo(folder, pins, show_progress)
+    if serving:
+        os.environ.setdefault("PINSAGE_IMAGES_DIR", str((folder / "world" / "images").resolve()))
+        serve(home, host, port)
+
+
+@app.command()
+def releases(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """The releases of a home; the current one is marked."""
+    from model.release import current, list_releases
+
+    root = home.expanduser() / "releases"
+    live = current(root)
+    table = Table("release", "made", "pins", "boards", "dims", "recall@50", "")
+    for manifest in list_releases(root):
+        if as_json:
+            print(json.dumps({"release": manifest.id, "current": manifest.id == live, "pins": manifest.num_pins}))
+            continue
+        recall = manifest.quality.get("index_recall")
+        table.add_row(
+            manifest.id,
+            manifest.created_at,
+            f"{manifest.num_pins:,}",
+            f"{manifest.num_boards:,}",
+            str(manifest.embed_dim),
+            "-" if recall is None else f"{recall:.3f}",
+            "current" if manifest.id == live else "",
+        )
+    if not as_json:
+        Console().print(table)
+
+
+@app.command()
+def rollback(
+    release: Annotated[str | None, typer.Argument(help="release to go back to; the one before, if left out")] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Make an earlier release the current one; a running service switches by itself."""
+    from model.release import current, list_releases, set_current
+
+    root = home.expanduser() / "releases"
+    known = [manifest.id for manifest in list_releases(root)]
+    live = current(root)
+    earlier = [name for name in known if live is not None and name < live]
+    target = release or (max(earlier) if earlier else None)
+    if target is None:
+        raise UserError(f"{root}: there is no release before {live}")
+    if target not in known:
+        raise UserError(f"{root}: no release {target}; there are: {', '.join(known) or 'none'}")
+    set_current(root, target)
+    print(f"current release: {target}")
+
+
+@config_app.command("show")
+def config_show(
+    preset: PresetOption = "default", config: ConfigOption = None, set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Every setting and its value: the offline ones, then the service's (keys masked)."""
+    from offline.config import load_config
+    from service.settings import Settings
+
+    offline = load_config(preset, config, set_ or ()).model_dump()
+    service = Settings.from_env(os.environ).masked()
+    if as_json:
+        print(json.dumps({"offline": offline, "service": service}, default=str))
+        return
+    table = Table("setting", "value")
+    for name, value in _flat(offline):
+        table.add_row(name, str(value))
+    for name, value in service.items():
+        table.add_row(f"PINSAGE_{name.upper()}", str(value))
+    Console().print(table)
+
+
+def _run_stages(
+    dataset: Path,
+    run: Path,
+    stages: tuple[str, ...],
+    preset: str,
+    config: Path | None,
+    assignments: list[str] | None,
+    as_json: bool,
+) -> None:
+    from offline.config import load_config
+    from offline.run_folder import RunFolder
+    from offline.stages import run_stages
+
+    settings = load_config(preset, config, assignments or ())
+    seconds = run_stages(dataset, RunFolder(run), settings, stages=stages, progress=_shown(as_json))
+    if not seconds:
+        _say({"run": str(run), "state": "nothing to do: all stages are done and unchanged"}, as_json)
+
+
+def _rerun(run: Path, stage: str, as_json: bool) -> None:
+    from offline.run_folder import RunFolder
+    from offline.stages import read_config, read_dataset_path, run_stages
+
+    folder = RunFolder(run)
+    dataset, config = read_dataset_path(folder), read_config(folder)
+    run_stages(dataset, folder, config, stages=(stage,), progress=_shown(as_json))
+
+
+def _evaluate(run: Path, as_json: bool, sample: int | None, report: bool) -> None:
+    from offline.dataset import open_dataset
+    from offline.evaluate import evaluate as evaluate_run
+    from offline.evaluate import print_tables
+    from offline.run_folder import RunFolder
+    from offline.stages import read_dataset_path
+
+    folder = RunFolder(run)
+    dataset = open_dataset(read_dataset_path(folder))
+    with show_progress("evaluate", as_json=as_json) as progress:
+        metrics = evaluate_run(folder, dataset, sample=sample, report=report, progress=progress)
+    if as_json:
+        print(json.dumps(metrics))
+    else:
+        print_tables(metrics, Console())
+
+
+def _shown(as_json: bool) -> Any:
+    def show(stage: str) -> AbstractContextManager[Report]:
+        return show_progress(stage, as_json=as_json)
+
+    return show
+
+
+def _say(fields: dict[str, object], as_json: bool) -> None:
+    print(json.dumps(fields) if as_json else ", ".join(f"{name} {value}" for name, value in fields.items()))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return rows
