@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 from model.redis_clients import sync_client
 from model.redis_server import RedisSource, open_redis
+
+# A busy machine is no failure.
+settings.register_profile("pinsage", deadline=None)
+settings.load_profile("pinsage")
 
 
 @pytest.fixture(scope="session")
