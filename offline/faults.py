@@ -56,6 +56,10 @@ class FaultLog:
         if num_beyond:
             self._num_more[key] = self._num_more.get(key, 0) + num_beyond
 
+    def has(self, file: str) -> bool:
+        """Whether any fault of this file was recorded."""
+        return any(key[0] == file for key in self._shown)
+
     def faults(self) -> list[Fault]:
         """All faults, by kind in the order of first sight, each kind closed by a count of those not shown."""
         result: list[Fault] = []
@@ -75,10 +79,10 @@ class FirstFault(FaultLog):
 
 
 def text_of(value: object, limit: int = 60) -> str:
-    """The value as shown in a message: quoted, and cut when long."""
+    """The value as shown in a message: cut when long, and quoted when text."""
     text = value if isinstance(value, str) else repr(value)
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    return f'"{cut}"'
+    return f'"{cut}"' if isinstance(value, str) else cut
 
 
 def quoted(column: str, limit: int = 60) -> pl.Expr:

@@ -28,21 +28,20 @@ def jsonl_batches(
     A column that no line of the file has is a fault when it is required.
     """
     schema = pa.schema([(column.name, ARROW_TYPES[column.kind]) for column in columns])
-    seen = {column.name for column in columns if not column.required}
-    num_before = 0
+    unseen = {column.name for column in columns if column.required}
+    num_before = num_rows = 0
     for block in _blocks(path):
-        lines = block.split(b"\n")
-        numbers = np.array([n for n, line in enumerate(lines, num_before + 1) if line.strip()], dtype=np.int64)
+        lines = [(number, line) for number, line in enumerate(block.split(b"\n"), num_before + 1) if line.strip()]
         num_before += block.count(b"\n")
-        table = _parse(block, schema)
-        if table is None or table.num_rows != len(numbers):  # two objects on a line, or one over two lines
-            table, numbers = _parse_lines(lines, numbers, num_before, columns, schema, path.name, log)
-        seen.update(name for name in schema.names if name not in seen and table[name].null_count < len(table))
-        yield table, numbers
-    for column in columns:
-        if column.name not in seen and num_before:
-            message = f"missing: no line has this field; wanted {WANTED[column.kind]} in each"
-            log.add(Fault(path.name, None, column.name, message))
+        table, numbers = _parse(block, schema), [number for number, _ in lines]
+        if table is None or table.num_rows != len(lines):  # two objects on a line, or one over two lines
+            table, numbers = _parse_lines(lines, columns, schema, path.name, log)
+        unseen = {name for name in unseen if table[name].null_count == len(table)}
+        num_rows += len(table)
+        yield table, np.array(numbers, dtype=np.int64)
+    if num_rows:
+        for name in sorted(unseen):
+            log.add(Fault(path.name, None, name, "missing: no line has this field"))
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -65,22 +64,11 @@ def _parse(block: bytes, schema: pa.Schema) -> pa.Table | None:
 
 
 def _parse_lines(
-    lines: Sequence[bytes],
-    numbers: np.ndarray,
-    num_before: int,
-    columns: Sequence[Column],
-    schema: pa.Schema,
-    file: str,
-    log: FaultLog,
-) -> tuple[pa.Table, np.ndarray]:
-    records, kept = [], []
-    first = num_before - (len(lines) - 1)
-    for number in numbers.tolist():
-        record = _record(lines[number - first - 1], number, columns, file, log)
-        if record is not None:
-            records.append(record)
-            kept.append(number)
-    return pa.Table.from_pylist(records, schema=schema), np.array(kept, dtype=np.int64)
+    lines: Sequence[tuple[int, bytes]], columns: Sequence[Column], schema: pa.Schema, file: str, log: FaultLog
+) -> tuple[pa.Table, list[int]]:
+    records = [(number, _record(line, number, columns, file, log)) for number, line in lines]
+    kept = [(number, record) for number, record in records if record is not None]
+    return pa.Table.from_pylist([record for _, record in kept], schema=schema), [number for number, _ in kept]
 
 
 def _record(

@@ -152,10 +152,9 @@ def _open_csv(
 
 def _numbers(num_before: int, num_rows: int, invalid: Sequence[int]) -> np.ndarray:
     """Row numbers of the next `num_rows` rows read, where the rows in `invalid` (ascending) were skipped."""
-    numbers = np.arange(num_before + 1, num_before + 1 + num_rows)
-    for row in invalid:
-        numbers[numbers >= row] += 1
-    return numbers
+    kept = np.arange(num_before + 1, num_before + 1 + num_rows)
+    skipped_before = np.asarray(invalid, dtype=np.int64) - np.arange(len(invalid))
+    return kept + np.searchsorted(skipped_before, kept, side="right")
 
 
 def _jsonl_batches(
