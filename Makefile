@@ -14,7 +14,7 @@ EXTRAS := train,dev,embedded
 TORCH := torch==2.13.0  # raised by hand: where we test, newer ones come only with gigabytes of CUDA
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all lint format check bench lock clean
+.PHONY: help install demo test test-all lint format check bench docs lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,9 @@ check: lint test  ## what must hold before a commit
 
 bench: $(INSTALLED)  ## every benchmark at small size
 	@for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python "$$bench" --small || exit 1; done
+
+docs: $(INSTALLED)  ## write the page of settings from the settings
+	$(BIN)/python docs/write_configuration.py
 
 lock: $(BIN)/python  ## resolve all versions anew and write them into constraints.txt
 	rm -rf build/lock && $(BIN)/python -m venv build/lock

@@ -65,7 +65,7 @@ def tracked_texts() -> Iterator[tuple[str, str]]:
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-c", code]
+    command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
