@@ -46,11 +46,11 @@ def importance_neighbors(
 ) -> Neighborhoods:
     """The neighbourhoods of some pins (paper 3.1); the same for any number of threads.
 
-    Raises UserError when a pin is outside the graph or the configuration makes no sense.
+    Raises IndexError when a pin is outside the graph, UserError when the configuration makes no sense.
     """
     seeds_B = np.asarray(pins_B, dtype=np.int64)
     if len(seeds_B) and not 0 <= seeds_B.min() <= seeds_B.max() < graph.num_pins:
-        raise UserError(f"pin rows {seeds_B.min()}..{seeds_B.max()} outside the graph of {graph.num_pins} pins")
+        raise IndexError(f"pin rows {seeds_B.min()}..{seeds_B.max()} outside the graph of {graph.num_pins} pins")
     found = _empty(len(seeds_B), config)
     bounds = np.linspace(0, len(seeds_B), num_threads + 1).astype(int)
     parts = [slice(start, stop) for start, stop in pairwise(bounds)]
