@@ -197,6 +197,11 @@ def _recall(found: Neighbors, exact: Neighbors) -> float:
     return float((found.scores_QK >= exact.scores_QK[:, -1:] - 1e-6).mean())
 
 
+def read_params(folder: Path) -> IndexParams:
+    """How a saved index was built; IndexDamaged when its description cannot be read."""
+    return _read_description(folder / "index.json")[0]
+
+
 def _read_description(path: Path) -> tuple[IndexParams, dict[str, str]]:
     try:
         description = json.loads(path.read_text())
