@@ -123,7 +123,7 @@ def _visual_batch(visual_PV: Floats | None, start: int, num_pins: int) -> Sequen
     if visual_PV is None:
         return [None] * num_pins
     visual_BV = np.asarray(visual_PV[start : start + num_pins])
-    finite_B: npt.NDArray[np.bool_] = np.isfinite(visual_BV).all(axis=1)
+    finite_B = np.all(np.isfinite(visual_BV), axis=1)
     bad_B = ~finite_B & ~np.isnan(visual_BV).all(axis=1)
     if bad_B.any():
         raise DatasetError(f"visual vector of pin {start + int(bad_B.argmax()) + 1:,}: not all numbers are finite")

@@ -72,7 +72,7 @@ def read_edge_rows(path: Path) -> Iterator[EdgeChunk]:
 
 
 def pair_rows(pairs: pl.DataFrame, pins: RowMap) -> tuple[Rows, int]:
-    """(N, 2) rows of query and related pin, and how many pairs were dropped: with a pin unknown or outside, or one twice."""
+    """(N, 2) rows of query and related pin, and how many pairs were dropped: a pin unknown or outside, or one twice."""
     columns = [pins.find(pairs[name]).fill_null(OUTSIDE).to_numpy() for name in pairs.columns[:2]]
     pairs_N2 = np.stack(columns, axis=1).astype(np.int32)
     usable_N = (pairs_N2 != OUTSIDE).all(axis=1) & (pairs_N2[:, 0] != pairs_N2[:, 1])
