@@ -1,0 +1,86 @@
+"""Who is who: ids of pins and boards, and what clients may see of a pin.
+
+The release's columns are memory-mapped Arrow, read value by value: taking several rows of a column in many chunks at
+once copies the whole column (45 ms for 3 million titles, against 0.1 ms).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from model.changes import PinRecord
+from model.ids import IdTable
+
+TEXTS = ("title", "description", "image_url", "category", "language", "created_at")
+
+
+class Names:
+    """Ids and rows: those of the release by its table, later ones by a dict. One writer, many readers."""
+
+    def __init__(self, base: IdTable) -> None:
+        self._base = base
+        self._num_base = len(base)
+        self._rows: dict[str, int] = {}
+        self._ids: list[str] = []
+
+    def row(self, name: str) -> int:
+        """The row of an id, -1 where nobody has it."""
+        row = self._rows.get(name)
+        return self._base.lookup(name) if row is None else row
+
+    def name(self, row: int) -> str:
+        """The id of a row."""
+        return self._base.id_of(row) if row < self._num_base else self._ids[row - self._num_base]
+
+    def add(self, name: str, row: int) -> None:
+        """Name the next row."""
+        assert row == self._num_base + len(self._ids), "rows are named in their order"
+        self._ids.append(name)
+        self._rows[name] = row
+
+
+class Directory:
+    """Ids, texts and pictures of all pins; of a pin that was put the record, else the release's row."""
+
+    def __init__(self, pins: pa.Table, pin_ids: IdTable, board_ids: IdTable) -> None:
+        self.pins = Names(pin_ids)
+        self.boards = Names(board_ids)
+        self.num_base = len(pin_ids)
+        self._table = pins
+        self._records: dict[int, PinRecord] = {}
+
+    def keep(self, row: int, record: PinRecord) -> None:
+        """From now on this is what is known of the pin."""
+        # A visual vector is long, and nobody asks for it again: what was made of it lies in the delta.
+        self._records[row] = replace(record, visual=None)
+
+    def forget(self, row: int) -> None:
+        """The pin was deleted."""
+        self._records.pop(row, None)
+
+    def value(self, row: int, column: str) -> Any:
+        """One of TEXTS of a pin; None where it has none."""
+        record = self._records.get(row)
+        if record is not None:
+            return getattr(record, column)
+        return self._table[column][row].as_py() if row < self.num_base else None
+
+    def annotations(self, row: int) -> list[str]:
+        """The tags of a pin."""
+        record = self._records.get(row)
+        if record is not None:
+            return list(record.annotations)
+        return (self._table["annotations"][row].as_py() or []) if row < self.num_base else []
+
+    def describe(self, row: int) -> dict[str, Any]:
+        """All that clients may see of a pin but its boards."""
+        texts = {column: self.value(row, column) for column in TEXTS}
+        return {"pin_id": self.pins.name(row), **texts, "annotations": self.annotations(row)}
+
+    def records(self) -> list[tuple[int, PinRecord]]:
+        """Row and record of all pins that were put, in the order in which they were first put."""
+        return list(self._records.items())
+

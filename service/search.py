@@ -1,0 +1,134 @@
+"""Nearest pins of a catalogue: the release's index and the delta, merged, and never fewer than there are.
+
+The index knows nothing of filters, exclusions and pins that changed since. So more is asked of it than is wanted and
+what does not count is left out; when too little remains, more is asked, and in the end all rows that may count are
+compared exactly. A filter that few pins pass is answered exactly from the start. The delta is always compared exactly
+(20,000 x 256 take 3 ms), so a new pin cannot be missed.
+
+Shape letters: P pins of the release, Q queries, K results, N rows, S slots of the delta, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.exact import Neighbors, check_queries, top_k
+from model.index import AnnIndex
+from service.delta import DeltaView
+from service.facets import Facets, Filter
+
+Ints = npt.NDArray[np.integer[Any]]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+
+NOBODY = np.empty(0, np.int64)
+NO_FILTER = Filter()
+EXACT_ROWS = 20_000  # up to so many rows comparing all of them is as fast as the index
+MAX_FETCH = 4_096  # more than that asked of the index costs more than comparing
+MARGIN = 16
+CHUNK = 8_192
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """What is searched: the release's index and vectors, and one view of the delta."""
+
+    index: AnnIndex
+    vectors_PD: npt.NDArray[np.floating[Any]]
+    delta: DeltaView
+    facets: Facets
+
+    def search(
+        self, queries_QD: Floats, k: int, *, exclude: Ints = NOBODY, wanted: Filter = NO_FILTER
+    ) -> Neighbors:
+        """The k nearest pins of each query that a filter lets through, best first; scores are cosines.
+
+        `exclude` holds rows that must not come. Rows of -1 fill up where fewer than k pins exist. Raises ValueError
+        for queries of another width or with numbers that are not finite.
+        """
+        queries_QD = check_queries(queries_QD, self.vectors_PD.shape[1])
+        exclude = np.unique(exclude)
+        live = self._search_delta(queries_QD, k, exclude, wanted)
+        base = self._search_release(queries_QD, k, exclude, wanted)
+        rows = np.concatenate([base.rows_QK, live.rows_QK], axis=1)
+        scores = np.concatenate([base.scores_QK, live.scores_QK], axis=1)
+        best = top_k(rows, scores, k)
+        return _finished(best, k)
+
+    def _search_delta(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter) -> Neighbors:
+        view = self.delta
+        counts_S = view.alive() & self.facets.passes_live(wanted, view.facets_S2)
+        if len(exclude):
+            counts_S &= ~np.isin(view.rows_S, exclude)
+        slots = np.flatnonzero(counts_S)
+        if not len(slots):
+            return _nothing(len(queries_QD))
+        # Most slots count as a rule, and a product with all of them copies nothing.
+        if len(slots) > view.num_slots // 2:
+            scores = np.where(counts_S, queries_QD @ view.vectors_SD.T, -np.inf)[:, slots]
+        else:
+            scores = queries_QD @ view.vectors_SD[slots].T
+        rows = np.broadcast_to(view.rows_S[slots], scores.shape)
+        return top_k(rows, scores, min(k, len(slots)))
+
+    def _search_release(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter) -> Neighbors:
+        num_pins = len(self.vectors_PD)
+        num_passing = len(self.facets.rows(wanted)) if wanted else num_pins
+
+        def counts(rows: Ints) -> Bools:
+            kept = self.delta.in_release(rows)
+            if len(exclude):
+                kept &= ~np.isin(rows, exclude)
+            return kept & self.facets.passes(wanted, rows) if wanted else kept
+
+        if num_passing == 0:
+            return _nothing(len(queries_QD))
+        fetch = k + len(exclude) + MARGIN
+        if wanted:
+            fetch = 2 * fetch * num_pins // num_passing
+        while fetch <= MAX_FETCH and not (wanted and num_passing <= EXACT_ROWS):
+            found = self.index.query(queries_QD, fetch)
+            kept = counts(found.rows_QK)
+            if fetch >= num_pins or kept.sum(axis=1).min() >= k:
+                return top_k(found.rows_QK, np.where(kept, found.scores_QK, -np.inf), k)
+            fetch *= 4
+        rows = self.facets.rows(wanted) if wanted else np.arange(num_pins)
+        return exact_over(self.vectors_PD, queries_QD, rows, k, counts)
+
+
+def exact_over(
+    vectors_PD: npt.NDArray[np.floating[Any]], queries_QD: Floats, rows_N: Ints, k: int, counts: Callable[[Ints], Bools]
+) -> Neighbors:
+    """The k nearest of some rows, as far as they count, by comparing each."""
+    best = _nothing(len(queries_QD))
+    for start in range(0, len(rows_N), CHUNK):
+        rows = rows_N[start : start + CHUNK]
+        rows = rows[counts(rows)]
+        scores = queries_QD @ np.asarray(vectors_PD[rows], np.float32).T
+        rows = np.concatenate([best.rows_QK, np.broadcast_to(rows, scores.shape)], axis=1)
+        best = top_k(rows, np.concatenate([best.scores_QK, scores], axis=1), min(k, rows.shape[1]))
+    return best
+
+
+def _nothing(num_queries: int) -> Neighbors:
+    return Neighbors(np.empty((num_queries, 0), np.int64), np.empty((num_queries, 0), np.float32))
+
+
+def _finished(best: Neighbors, k: int) -> Neighbors:
+    """Rows to -1 where nothing is; each row once, though a pin may be met twice while it is being replaced."""
+    rows_QK, scores_QK = best.rows_QK.copy(), np.clip(best.scores_QK, -np.inf, 1)
+    rows_QK[scores_QK == -np.inf] = -1
+    order = np.argsort(rows_QK, axis=1, kind="stable")  # of equal rows the better one stays first
+    ordered = np.take_along_axis(rows_QK, order, axis=1)
+    repeats = np.zeros(rows_QK.shape, bool)
+    np.put_along_axis(repeats, order[:, 1:], (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0), axis=1)
+    rows_QK[repeats] = -1
+    width = max(0, k - rows_QK.shape[1])
+    rows_QK = np.pad(rows_QK, ((0, 0), (0, width)), constant_values=-1)
+    scores_QK = np.pad(scores_QK, ((0, 0), (0, width)), constant_values=-np.inf)
+    return Neighbors(rows_QK, np.where(rows_QK < 0, -np.inf, scores_QK))
