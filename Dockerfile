@@ -1,5 +1,5 @@
 # Two images from one file:
-#   docker build --target service -t pinsage .            serves; no torch, about 0.5 GB
+#   docker build --target service -t pinsage .            serves; no torch, about 0.6 GB
 #   docker build --target offline -t pinsage-offline .    trains, publishes, takes reindex jobs
 # Where torch comes from is pip's business: --build-arg PIP_EXTRA_INDEX_URL=… names an index with CPU-only builds.
 

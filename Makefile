@@ -69,4 +69,4 @@ $(BIN)/python:
 		{ echo "pinsage needs Python 3.11 or newer; $(PYTHON) is another: make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || \
 		{ echo "pinsage needs a C++ compiler (hnswlib comes as source): install g++ or clang" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 2; }

@@ -94,6 +94,15 @@ def test_documented_commands_parse(arguments: list[str]) -> None:
     assert fault_of(arguments) is None
 
 
+@pytest.mark.parametrize("arguments", commands_named("docker"))
+def test_documented_commands_in_containers_parse(arguments: list[str]) -> None:
+    """`docker compose … run … worker ARGUMENTS` passes the arguments to pinsage."""
+    if "run" in arguments and "worker" in arguments:
+        assert fault_of(arguments[arguments.index("worker") + 1 :]) is None
+    else:
+        assert {"up", "build", "logs", "down", "exec"} & set(arguments)
+
+
 @pytest.mark.parametrize("arguments", [["servve"], ["serve", "--no-such-option"], ["config", "no-such"], ["run"]])
 def test_the_check_of_commands_finds_faults(arguments: list[str]) -> None:
     assert fault_of(arguments) is not None
