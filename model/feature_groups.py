@@ -45,7 +45,7 @@ class PooledTable:
             vectors_ED = self.table_RD[rows_E[block]].astype(np.float32)
             vectors_ED *= scale_E[block, None]
             owners = owners_E[block]
-            first = np.flatnonzero(np.diff(owners, prepend=-1))
+            first = np.concatenate(([0], np.flatnonzero(owners[1:] != owners[:-1]) + 1))
             sums_BD[owners[first]] += np.add.reduceat(vectors_ED, first, axis=0)
         return unit_rows(sums_BD)
 
