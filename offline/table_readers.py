@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -95,8 +94,9 @@ def _fitting(table: Table, schema: pa.Schema, wanted: Sequence[Column], log: Fau
     return fitting
 
 
-def _csv_batches(table: Table, wanted: Sequence[Column], log: FaultLog, size: int) -> Iterator[pl.DataFrame]:
-    header = _csv_header(table.path)
+def csv_batches(table: Table, wanted: Sequence[Column], log: FaultLog, size: int) -> Iterator[pl.DataFrame]:
+    """Frames of ROW and the wanted columns that the file has; `size` is only a hint here: blocks are cut by bytes."""
+    header = csv_header(table)
     if not header:
         log.add(Fault(table.file, None, None, "empty: wanted a first line with the names of the columns"))
         return
@@ -118,9 +118,10 @@ def _csv_batches(table: Table, wanted: Sequence[Column], log: FaultLog, size: in
         log.add(Fault(table.file, None, None, f"not a readable CSV file after row {num_read:,}: {_line(error)}"))
 
 
-def _csv_header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        return next(csv.reader(lines), [])
+def csv_header(table: Table) -> list[str]:
+    """Names of the columns as the first line has them; none where the file is empty."""
+    with table.path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        return next(csv.reader(lines, delimiter=table.delimiter), [])
 
 
 def _open_csv(
@@ -139,7 +140,9 @@ def _open_csv(
     return pa_csv.open_csv(  # type: ignore[no-any-return]
         table.path,
         read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=table.delimiter, newlines_in_values=True, invalid_row_handler=skip
+        ),
         convert_options=pa_csv.ConvertOptions(
             include_columns=names,
             column_types=dict.fromkeys(names, pa.binary()),
@@ -179,4 +182,4 @@ def _line(error: Exception) -> str:
 
 
 _Reader = Callable[[Table, Sequence[Column], FaultLog, int], Iterator[pl.DataFrame]]
-_READERS: dict[str, _Reader] = {"parquet": _parquet_batches, "csv": _csv_batches, "jsonl": _jsonl_batches}
+_READERS: dict[str, _Reader] = {"parquet": _parquet_batches, "csv": csv_batches, "jsonl": _jsonl_batches}

@@ -87,6 +87,7 @@ class Table:
     name: str
     path: Path
     format: Format
+    delimiter: str = ","
 
     @property
     def file(self) -> str:
