@@ -7,7 +7,7 @@ an answer or an error within a second; whoever waits in BLOCK needs a socket tha
 from __future__ import annotations
 
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio as redis_async
@@ -69,4 +69,4 @@ def without_password(url: str) -> str:
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     secret = "***@" if "@" in parts.netloc else ""
-    return urlunsplit((parts.scheme, secret + place, parts.path, "", ""))
+    return f"{parts.scheme}://{secret}{place}{parts.path}"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from model.config import NetworkConfig, WalkConfig
@@ -29,7 +30,6 @@ from model.ids import IdTable
 from model.index import AnnIndex, IndexParams
 from model.inference import Inference
 from model.manifest import NAME, RELEASE_ID, Manifest, check_files, read_manifest
-from model.release_writer import read_arrow
 
 POINTER = "CURRENT"
 CACHE = ".cache"
@@ -189,6 +189,15 @@ class Release:
         if array.dtype != dtype or array.shape != shape:
             raise ReleaseError(f"{self.folder / name}: {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
         return array
+
+
+def read_arrow(path: Path) -> Any:
+    """An Arrow file as a memory-mapped table; ReleaseError naming the file when it cannot be read."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise ReleaseError(f"{path}: {error}") from error
 
 
 def _open_array(path: Path) -> NDArray[Any]:

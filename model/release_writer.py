@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from model.errors import ReleaseError
 from model.files import ASIDE, files_under, fsync, fsync_tree, remove_leftovers, sha256_file, write_atomic
@@ -25,6 +23,7 @@ from model.ids import IdTable
 from model.index import read_params
 from model.inference import read_network_config
 from model.manifest import NAME, Manifest, describe_files
+from model.release import read_arrow
 
 CHUNK = 16_384
 LOCK_SECONDS = 60.0
@@ -188,15 +187,6 @@ def _copy_as_float16(source: Path, target: Path) -> None:
             if not np.isfinite(chunk).all():
                 raise ReleaseError(f"{source}: rows from {start} on hold numbers that float16 cannot")
             file.write(chunk.tobytes())
-
-
-def read_arrow(path: Path) -> Any:
-    """An Arrow file as a memory-mapped table; ReleaseError naming the file when it cannot be read."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
-    except (OSError, pa.ArrowException) as error:
-        raise ReleaseError(f"{path}: {error}") from error
 
 
 def _describe(
