@@ -30,12 +30,17 @@ POPULAR_SECONDS = 14 * 86_400
 
 # Reindex jobs.
 JOBS = f"{TAG}:jobs"  # sorted set: job id by time of creation
-JOB_QUEUE = f"{TAG}:job-queue"  # list: job ids that wait
-JOB_LEASE = f"{TAG}:job-lease"  # string with a time to live: `<job id>/<worker id>`
-JOB_LEASE_MS = 15_000
+JOB_ACTIVE = f"{TAG}:job-active"  # string: the newest job; only when it has ended may there be another
+JOB_QUEUE = f"{TAG}:job-queue"  # list: wakes a waiting worker; JOB_ACTIVE says what there is to do
+JOB_LEASE = f"{TAG}:job-lease"  # string with a time to live: `<job id>/<worker id>`, held by who runs the job
+JOB_LEASE_MS = 20_000
+JOB_SECONDS = 30 * 86_400
+JOB_LOG_LINES = 50
 MAX_JOBS = 100
 IDEMPOTENCY_SECONDS = 86_400
 
+# Vectors of releases.
+RELEASES = f"{TAG}:releases"  # set: releases that have vectors here
 VECTORS_PER_BUCKET = 1_000
 
 
