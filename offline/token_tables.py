@@ -18,7 +18,8 @@ from model.features import FeatureEncoder, PinContent, term_factor
 from offline.spectral import fit_pooled_table, rarity_weights
 
 WINDOW = 30  # tokens on either side that a token is taught with; few pins have more
-WORD2VEC_TOKENS = 5_000_000  # tokens gone through in all, where one pass is not more: minutes of one core
+WORD2VEC_TOKENS = 2_000_000  # tokens gone through in all, where one pass is not more: half a minute of one core
+MAX_PASSES = 20
 
 
 def learn_vocabulary(documents: Iterable[list[str]], *, min_count: int, max_size: int) -> dict[str, int]:
@@ -64,14 +65,15 @@ def fit_annotation_table(counts_NR: sp.csr_array, dim: int, *, seed: int) -> Poo
         shrink_windows=False,
         sg=1,
         negative=5,
-        sample=1e-4,
+        sample=1e-3,
         min_count=1,
         workers=1,
         seed=seed,
     )
     sentences = Sentences(counts_NR)
     word2vec.build_vocab(sentences)
-    word2vec.train(sentences, total_examples=num_pins, epochs=max(1, min(5, WORD2VEC_TOKENS // counts_NR.nnz)))
+    passes = max(1, min(MAX_PASSES, WORD2VEC_TOKENS // counts_NR.nnz))
+    word2vec.train(sentences, total_examples=num_pins, epochs=passes)
     table_RD = np.stack([word2vec.wv[str(row)] for row in range(num_tokens)])
     pins_R = np.bincount(counts_NR.indices, minlength=num_tokens)
     weights_R = np.log((1 + num_pins) / pins_R).astype(np.float32)
