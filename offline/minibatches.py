@@ -74,7 +74,7 @@ class MinibatchBuilder:
         return Minibatch(wanted_U, wirings, places_B)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def reindex(wanted_U: Array, ids_UT: Array, weights_UT: Array, place_P: Array) -> tuple[Array, Array]:
     """(S,) the wanted pins followed by their neighbours, each once, and (U, T) the neighbours' places among them.
 

@@ -33,7 +33,7 @@ class Positives:
         return _accidental_hits(query_B, candidate_C, target_B, self.ptr_P1, self.related_N, self._place_P)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _accidental_hits(
     query_B: Array, candidate_C: Array, target_B: Array, ptr_P1: Array, related_N: Array, place_P: Array
 ) -> Array:
@@ -57,7 +57,8 @@ def _accidental_hits(
 def target_chances(targets_N: Array, num_pins: int) -> Array:
     """(P,) how likely each pin is the positive of a pair drawn at random."""
     counts = np.bincount(targets_N, minlength=num_pins)
-    return counts / max(counts.sum(), 1)
+    chance_P: Array = counts / max(counts.sum(), 1)
+    return chance_P
 
 
 def inclusion_log_chance(chance_C: Array, batch_size: int, num_shared: int, num_pins: int) -> Array:
@@ -66,7 +67,8 @@ def inclusion_log_chance(chance_C: Array, batch_size: int, num_shared: int, num_
     P(in) = 1 - (1 - chance)^B (1 - 1/P)^N; this is the Q of the logQ correction, for candidates without repeats.
     """
     log_out = batch_size * np.log1p(-np.minimum(chance_C, 1 - 1e-9)) + num_shared * np.log1p(-1 / max(num_pins, 2))
-    return np.log(np.maximum(-np.expm1(log_out), 1e-12))
+    log_chance_C: Array = np.log(np.maximum(-np.expm1(log_out), 1e-12))
+    return log_chance_C
 
 
 def num_hard_negatives(epoch: int, most: int) -> int:

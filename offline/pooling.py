@@ -39,7 +39,7 @@ def pool_rows(
     return pooled_CM
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath=True)
 def _weighted_rows(messages_PM: Array, ids_CT: Array, weights_CT: Array, out_CM: Array) -> None:
     width = messages_PM.shape[1]
     for c in range(len(ids_CT)):

@@ -32,7 +32,7 @@ from offline.batches import BatchProducer, Forgettable, TrainBatch
 from offline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from offline.config import RunConfig, TrainSection
 from offline.embed import embed_all
-from offline.ranking import pair_ranks
+from offline.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
 
 Array = npt.NDArray[Any]
@@ -129,7 +129,7 @@ class Trainer:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=has_bf16(self._device)):
             loss = batch_loss(self._trained, batch, self._config.train, self._device)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._trained.parameters(), 1.0)
         self._optimizer.step()
         return loss.item()
@@ -150,7 +150,9 @@ class Trainer:
                 progress=lambda phase, share: None,
             )
             vectors_PD = np.load(Path(folder) / "vectors.npy", mmap_mode="r")
-            ranks_N = pair_ranks(vectors_PD, self._valid_N2)
+            by_cosine = Method(cosine_scorer(vectors_PD, vectors_PD), tie=TIE)
+            query_N, related_N = self._valid_N2.T
+            ranks_N = related_ranks(by_cosine, query_N, related_N, len(vectors_PD), threads=self._num_threads)
         hits = {f"HR@{k}": float((ranks_N <= k).mean()) for k in (10, 100, 500)}
         return validation_score(ranks_N), hits
 
@@ -238,6 +240,6 @@ def forgettable_features(encoder: FeatureEncoder) -> Forgettable:
 def has_bf16(device: torch.device) -> bool:
     """Whether bfloat16 products are faster than float32 ones here."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     flags = torch.backends.cpu.get_cpu_capability()
     return "AVX512" in flags and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
