@@ -252,7 +252,7 @@ def holds_lease(value: bytes | None, job_id: str) -> bool:
 
 
 def _active(pipe: Any) -> Job | None:
-    """The newest job; it and the pointer to it are watched. A damaged record must not bar the way: it counts as none."""
+    """The newest job; it and the pointer to it are watched. A damaged record bars no way: it counts as none."""
     pipe.watch(keyspace.JOB_ACTIVE)
     job_id = pipe.get(keyspace.JOB_ACTIVE)
     if job_id is None:

@@ -259,5 +259,22 @@ def test_a_missing_file_is_named(folder: Path, vectors: np.ndarray, name: str) -
 def test_an_index_of_other_vectors_is_refused(folder: Path, vectors: np.ndarray) -> None:
     with pytest.raises(IndexDamaged, match="made for"):
         AnnIndex.load(folder, vectors[:-1])
-    with pytest.raises(IndexDamaged, match="find themselves"):
+    with pytest.raises(IndexDamaged, match="other vectors"):
         AnnIndex.load(folder, unit(3000, 24, seed=99))
+    with pytest.raises(IndexDamaged, match="other vectors"):
+        AnnIndex.load(folder, vectors[::-1])
+
+
+def test_an_index_whose_items_are_out_of_reach_is_refused(tmp_path: Path) -> None:
+    """Entry point and upper levels look right, but no item of level 0 has a link."""
+    vectors = unit(500, 8)
+    build(vectors).save(tmp_path)
+    path = tmp_path / "index.bin"
+    whole = bytearray(path.read_bytes())
+    stride = 33 * 4 + 8 * 4 + 8
+    for item in range(500):
+        whole[96 + item * stride : 96 + item * stride + 4] = bytes(4)
+    path.write_bytes(whole)
+    forge(tmp_path)
+    with pytest.raises(IndexDamaged, match="find themselves"):
+        AnnIndex.load(tmp_path, vectors)
