@@ -42,7 +42,7 @@ class Side(NamedTuple):
     pool: npt.NDArray[np.int32] | None = None
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def fill_neighborhoods(pins, boards, seeds_B, key, num_walks, num_hops, ends_below, ids_BT, weights_BT):
     at_W = np.empty(num_walks, np.int32)
     random_W = np.empty(num_walks, np.uint64)
@@ -52,19 +52,18 @@ def fill_neighborhoods(pins, boards, seeds_B, key, num_walks, num_hops, ends_bel
     size = 2
     while size < 2 * len(visits_V):
         size *= 2
-    rows_S = np.full(size, -1, np.int32)
-    counts_S = np.zeros(size, np.int32)
-    slots_V = np.empty(len(visits_V), np.int32)
-    key = _splitmix(key)
+    table_S = np.zeros(size, np.int64)
+    slots_V = np.empty(len(visits_V), np.uint64)
+    key = splitmix(key)
     for i in range(len(seeds_B)):
         seed = seeds_B[i]
-        counter = _splitmix(key + np.uint64(seed) * _GAMMA)
+        counter = splitmix(key + np.uint64(seed) * _GAMMA)
         num_visits = _walk(pins, boards, seed, counter, num_hops, ends_below, at_W, random_W, place_W, visits_V)
-        num_distinct = _count_visits(visits_V[:num_visits], seed, rows_S, counts_S, slots_V, keys_V)
-        _keep_most_visited(keys_V[:num_distinct], ids_BT[i], weights_BT[i])
+        num_distinct = count_visits(visits_V[:num_visits], seed, table_S, slots_V, keys_V)
+        keep_most_visited(keys_V[:num_distinct], ids_BT[i], weights_BT[i])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _walk(pins, boards, seed, counter, num_hops, ends_below, at_W, random_W, place_W, visits_V):
     """All walks of one seed, side by side; fills visits_V and returns the number of visits."""
     _, degree = _row(pins.ptr, pins.where, pins.pool, seed)
@@ -75,7 +74,7 @@ def _walk(pins, boards, seed, counter, num_hops, ends_below, at_W, random_W, pla
     for _ in range(num_hops):
         for w in range(num_alive):
             counter += _GAMMA
-            random_W[w] = _splitmix(counter)
+            random_W[w] = splitmix(counter)
         _step(pins, at_W, random_W, place_W, num_alive)
         _step(boards, at_W, random_W, place_W, num_alive)
         still_alive = 0
@@ -90,7 +89,7 @@ def _walk(pins, boards, seed, counter, num_hops, ends_below, at_W, random_W, pla
     return num_visits
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _step(side, at_W, random_W, place_W, num_alive):
     """Every walk goes on to a random neighbour of its node, -1 where there is none.
 
@@ -107,7 +106,7 @@ def _step(side, at_W, random_W, place_W, num_alive):
         at_W[w] = _read(side.values, side.pool, place_W[w])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _row(ptr, where, pool, node):
     """Start and degree of a node's row; the start is negative, ~place, when the row lies in the pool."""
     if where is None:
@@ -123,7 +122,7 @@ def _row(ptr, where, pool, node):
         return np.int64(0), np.int64(0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _place(where, start, degree, choice):
     if where is None:
         return start + choice
@@ -133,7 +132,7 @@ def _place(where, start, degree, choice):
         return start + choice if start >= 0 else start - choice
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _read(values, pool, place):
     if pool is None:
         return values[place]
@@ -141,79 +140,84 @@ def _read(values, pool, place):
         return values[place] if place >= 0 else pool[~place]
 
 
-@njit(nogil=True, cache=True)
-def _splitmix(state):
+@njit(nogil=True, cache=True, error_model="numpy")
+def splitmix(state):
     """The output function of splitmix64: a bijection of 64 bits that leaves no visible pattern of a counter."""
     state = (state ^ (state >> np.uint64(30))) * _MIX_1
     state = (state ^ (state >> np.uint64(27))) * _MIX_2
     return state ^ (state >> np.uint64(31))
 
 
-@njit(nogil=True, cache=True)
-def _count_visits(visits_V, seed, rows_S, counts_S, slots_V, keys_V):
+@njit(nogil=True, cache=True, error_model="numpy")
+def count_visits(visits_V, seed, table_S, slots_V, keys_V):
     """Count the visits of each pin but the seed in a hash table (open addressing), and empty it again.
 
-    Fills keys_V with count << 32 | (largest row - row): greater is better. Returns the number of pins.
+    Table and keys_V hold count << 32 | (largest row - row): greater is better. Returns the number of pins.
     """
-    mask = len(rows_S) - 1
+    mask = np.uint64(len(table_S) - 1)
     num_slots = 0
     for row in visits_V:
-        slot = np.int64(((np.uint64(row) * _HASH) & _LOW) >> np.uint64(8)) & mask
-        while rows_S[slot] != row:
-            if rows_S[slot] < 0:
-                rows_S[slot] = row
+        tag = np.int64(_MAX_ROW - row)
+        slot = (np.uint64(row) * _HASH >> np.uint64(16)) & mask
+        entry = table_S[slot]
+        while entry & 0xFFFFFFFF != tag:
+            if entry == 0:
+                entry = tag
                 slots_V[num_slots] = slot
                 num_slots += 1
                 break
-            slot = (slot + 1) & mask
-        counts_S[slot] += 1
+            slot = (slot + np.uint64(1)) & mask
+            entry = table_S[slot]
+        table_S[slot] = entry + (1 << 32)
     num_keys = 0
     for i in range(num_slots):
-        slot = slots_V[i]
-        row = rows_S[slot]
-        keys_V[num_keys] = np.int64(counts_S[slot]) << 32 | (_MAX_ROW - row)
-        num_keys += row != seed
-        rows_S[slot] = -1
-        counts_S[slot] = 0
+        entry = table_S[slots_V[i]]
+        table_S[slots_V[i]] = 0
+        keys_V[num_keys] = entry
+        num_keys += entry & 0xFFFFFFFF != _MAX_ROW - seed
     return num_keys
 
 
-@njit(nogil=True, cache=True)
-def _keep_most_visited(keys, ids_T, weights_T):
-    """Write the best keys as neighbours and weights, -1 and 0 where there are fewer than T."""
+@njit(nogil=True, cache=True, error_model="numpy")
+def keep_most_visited(keys, ids_T, weights_T):
+    """Write the best keys as neighbours and weights, -1 and 0 where there are fewer than T.
+
+    A key's place is the number of greater keys: all keys differ, and for some hundred of them counting, which has no
+    branches, beats sorting.
+    """
     num_kept = min(len(keys), len(ids_T))
-    if num_kept < len(keys):
-        _best_first(keys, num_kept)
+    best_first(keys, num_kept)
     kept = keys[:num_kept]
-    kept.sort()
-    total = np.float32((kept >> 32).sum())
-    for i in range(num_kept):
-        key = kept[num_kept - 1 - i]
-        ids_T[i] = _MAX_ROW - (key & 0xFFFFFFFF)
-        weights_T[i] = np.float32(key >> 32) / total
+    total = np.int64(0)
+    for key in kept:
+        total += key >> 32
+    for key in kept:
+        place = 0
+        for other in kept:
+            place += other > key
+        ids_T[place] = _MAX_ROW - (key & 0xFFFFFFFF)
+        weights_T[place] = np.float32(key >> 32) / np.float32(total)
     ids_T[num_kept:] = -1
     weights_T[num_kept:] = 0
 
 
-@njit(nogil=True, cache=True)
-def _best_first(keys, num_best):
-    """Quickselect (Hoare): move the greatest keys to the front, in any order."""
-    low, high = 0, len(keys) - 1
-    while low < high:
-        pivot = keys[(low + high) >> 1]
-        i, j = low, high
-        while i <= j:
-            while keys[i] > pivot:
-                i += 1
-            while keys[j] < pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if num_best <= j + 1:
-            high = j
-        elif num_best > i:
-            low = i
+@njit(nogil=True, cache=True, error_model="numpy")
+def best_first(keys, num_best):
+    """Quickselect: move the greatest keys to the front, in any order; partitions without branches (Lomuto)."""
+    low, high = 0, len(keys)
+    while low < num_best < high:
+        middle = (low + high) >> 1
+        pivot = keys[middle]
+        keys[middle] = keys[low]
+        end = low + 1  # of the keys greater than the pivot
+        for i in range(low + 1, high):
+            key = keys[i]
+            keys[i] = keys[end]
+            keys[end] = key
+            end += key > pivot
+        keys[low] = keys[end - 1]
+        keys[end - 1] = pivot
+        if num_best < end:
+            high = end - 1
         else:
-            return
+            low = end
