@@ -70,6 +70,7 @@ class EdgeRecord:
 
 Change = PinRecord | EdgeRecord
 OnDamage = Callable[[str, DamagedBytes], None]
+Plan = Callable[[Sequence[bytes | None]], tuple[Sequence[Change], Callable[[Any], None] | None]]
 C = TypeVar("C", PinRecord, EdgeRecord)
 
 _KINDS: dict[str, type[PinRecord] | type[EdgeRecord]] = {"pin": PinRecord, "edge": EdgeRecord}
@@ -173,17 +174,28 @@ async def write_records_async(
     client: AsyncRedis, records: Sequence[Change], *, also: Callable[[Any], None] | None = None
 ) -> list[int]:
     """As `write_records`."""
+    written = await write_planned_async(client, (), lambda _: (records, also))
+    return [record.seq for record in written]
+
+
+async def write_planned_async(client: AsyncRedis, watch: Sequence[str], plan: Plan) -> list[Change]:
+    """As `write_records`, where what is written depends on what some keys hold; returns the changes with their numbers.
+
+    `plan` is given the values of the keys, and planned again when one of them changed before we wrote.
+    """
     pipe: Any
     async with _turns.setdefault(client, asyncio.Lock()):
         for _ in range(MAX_TRIES):
             async with client.pipeline(transaction=True) as pipe:
                 try:
-                    await pipe.watch(keyspace.SEQ)
-                    numbered = _number(records, await pipe.get(keyspace.SEQ))
+                    await pipe.watch(keyspace.SEQ, *watch)
+                    last, *values = await pipe.mget(keyspace.SEQ, *watch)
+                    records, also = plan(values)
+                    numbered = _number(records, last)
                     pipe.multi()
                     _queue_records(pipe, numbered, also)
                     await pipe.execute()
-                    return [record.seq for record in numbered]
+                    return numbered
                 except WatchError:
                     continue
     raise WatchError(f"other writers were first {MAX_TRIES} times")
