@@ -59,11 +59,7 @@ CMD ["worker"]
 # ---- serves ----
 FROM base AS service
 COPY --from=service-build /opt/pinsage /opt/pinsage
-# One request uses one core: many at a time, none of them slowed by threads that wait for each other.
-ENV OMP_NUM_THREADS=1 \
-    OPENBLAS_NUM_THREADS=1 \
-    MKL_NUM_THREADS=1 \
-    NUMBA_NUM_THREADS=1
+# Threads of native code: PINSAGE_NATIVE_THREADS, up to four where nothing is set.
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
