@@ -108,6 +108,9 @@ class BatchProducer:
         shared_N = rng.integers(self._num_pins, size=config.num_negatives)
         candidate_C = np.unique(np.concatenate([positive_B, shared_N]))
         target_B = np.searchsorted(candidate_C, positive_B)
+        masked_BC = self._positives.mask(query_B, candidate_C, target_B)
+        if config.loss == "max_margin":  # its negatives are the shared ones alone, not other pairs' positives
+            masked_BC |= ~np.isin(candidate_C, shared_N)
         hard_BH = self._hard(epoch, query_B, positive_B, candidate_C, rng)
         asked = np.concatenate([query_B, candidate_C, hard_BH.ravel()])
         forgetting = Forgetting(config.num_neighbors, config.isolate)
@@ -117,7 +120,7 @@ class BatchProducer:
             self._read_features(minibatch.frontier_S, rng),
             target_B,
             inclusion_log_chance(self._chance_P[candidate_C], len(part_B), config.num_negatives, self._num_pins),
-            self._positives.mask(query_B, candidate_C, target_B),
+            masked_BC,
             hard_BH.shape[1],
         )
 

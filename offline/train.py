@@ -209,7 +209,7 @@ def batch_loss(trained: Trained, batch: TrainBatch, config: TrainSection, device
             return softmax_loss(
                 query_BD, candidate_CD, target_B, log_chance_C, trained.log_temperature.exp(), masked_BC
             )
-    hard_BHD = asked[num_pairs + num_candidates :].view(num_pairs, batch.num_hard, -1)
+    hard_BHD = asked[num_pairs + num_candidates :].view(num_pairs, batch.num_hard, asked.shape[1])
     masked_BC[torch.arange(num_pairs), target_B] = True  # the positive is no negative of its own
     return max_margin_loss(query_BD, candidate_CD[target_B], candidate_CD, hard_BHD, config.margin, masked_BC)
 
