@@ -1,0 +1,114 @@
+"""The kind of route we use: it knows the scope it needs, asks for it before anything else, and takes bodies for JSON.
+
+Bodies are JSON whatever their content type says: `curl -d` sends forms unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+import orjson
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import KINDS, MEDIA_TYPE, Problem
+from service.security import Gate, Scope
+
+MAX_FIELDS = 100  # of one object; our models have a dozen
+WITH_BODY = ("malformed-body", "request-timeout", "body-too-large")
+EVERYWHERE = ("unauthorized", "forbidden", "cross-site", "invalid-request", "overloaded", "internal")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class JsonRequest(Request):
+    """A request whose body is strict JSON: no NaN, no lone surrogates, no endless nesting, no name twice."""
+
+    async def json(self) -> Any:
+        """The body; raises json.JSONDecodeError."""
+        body = await self.body()
+        value = orjson.loads(body)
+        try:
+            json.loads(body, object_pairs_hook=_check_names)
+        except (RecursionError, _BadNames) as error:
+            raise json.JSONDecodeError(str(error) or "nested too deeply", "", 0) from None
+        return value
+
+
+class _BadNames(Exception):
+    """An object with a name twice, or with far too many."""
+
+
+def _check_names(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > MAX_FIELDS:
+        raise _BadNames(f"an object has more than {MAX_FIELDS} fields")
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise _BadNames("an object has a field twice")
+
+
+class ScopedRoute(APIRoute):
+    """Base of the three kinds below. Whoever adds a route chooses one; a test refuses routes without."""
+
+    needs: ClassVar[Scope]
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        options["openapi_extra"] = {
+            **(options.get("openapi_extra") or {}),
+            "security": [{"bearer": []}, {"apiKey": []}],
+            "x-scope": self.needs.name.lower(),
+        }
+        super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Any:
+        """The framework's handler, behind the gate and with JSON bodies."""
+        inner: Any = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            gate: Gate = request.app.state.gate
+            gate.check(request.headers, self.needs)
+            response: Response = await inner(JsonRequest(_as_json(request), request.receive))
+            return response
+
+        return handle
+
+
+def _as_json(request: Request) -> dict[str, Any]:
+    others = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+    return {**request.scope, "headers": [*others, (b"content-type", b"application/json")]}
+
+
+class ReadRoute(ScopedRoute):
+    """Looks things up."""
+
+    needs = Scope.READ
+
+
+class WriteRoute(ScopedRoute):
+    """Changes pins, boards or what is known of users."""
+
+    needs = Scope.WRITE
+
+
+class AdminRoute(ScopedRoute):
+    """Changes what is served."""
+
+    needs = Scope.ADMIN
+
+
+def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI answers of some kinds of problem and of those that any route may give, with an example of each."""
+    answers: dict[int | str, dict[str, Any]] = {}
+    for kind in (*kinds, *EVERYWHERE):
+        status, title = KINDS[kind]
+        answer = answers.setdefault(
+            status,
+            {
+                "description": title,
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}, "examples": {}}},
+            },
+        )
+        example = Problem(kind).document(request_id="0f8c2d")
+        answer["content"][MEDIA_TYPE]["examples"][kind] = {"summary": title, "value": example}
+    return answers
