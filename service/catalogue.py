@@ -119,6 +119,16 @@ class Catalogue:
         boards = [self.directory.boards.name(board) for board in self.graph.boards_of(row).tolist()]
         return {**self.directory.describe(row), "boards": boards}
 
+    def num_live_pins(self) -> int:
+        """Pins that were put and are not in the release."""
+        view = self.delta.view()
+        return int(np.count_nonzero(view.alive() & (view.rows_S >= self.num_base)))
+
+    def is_on(self, pin_id: str, board_id: str) -> bool:
+        """Whether a pin is on a board."""
+        row, board = self.row(pin_id), self.directory.boards.row(board_id)
+        return row >= 0 and board >= 0 and board in self.graph.boards_of(row)
+
     # --- writing ---
 
     def check(self, record: PinRecord) -> None:

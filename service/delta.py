@@ -146,6 +146,11 @@ class Delta:
         messages_NM: Floats = self._messages.data[slots_N, layer].astype(np.float32)
         return messages_NM
 
+    def facets(self, slots_N: Ints) -> Ints:
+        """(N, 2) codes of category and language of these slots."""
+        facets_N2: Ints = self._facets.data[slots_N]
+        return facets_N2
+
     def view(self) -> DeltaView:
         """The slots as they are now."""
         num_slots = self.num_slots  # before all else: see the top of the file

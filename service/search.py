@@ -30,7 +30,7 @@ NOBODY = np.empty(0, np.int64)
 NO_FILTER = Filter()
 EXACT_ROWS = 20_000  # up to so many rows comparing all of them is as fast as the index
 MAX_FETCH = 4_096  # more than that asked of the index costs more than comparing
-MARGIN = 16
+MARGIN, MAX_MARGIN = 16, 128
 CHUNK = 8_192
 
 
@@ -88,7 +88,7 @@ class Searcher:
 
         if num_passing == 0:
             return _nothing(len(queries_QD))
-        fetch = k + len(exclude) + MARGIN
+        fetch = k + min(len(exclude), MAX_MARGIN) + MARGIN
         if wanted:
             fetch = 2 * fetch * num_pins // num_passing
         while fetch <= MAX_FETCH and not (wanted and num_passing <= EXACT_ROWS):

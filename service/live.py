@@ -1,0 +1,335 @@
+"""The data side of the service, behind one door: what HTTP routes call.
+
+Reading needs no Redis: catalogue, and what was known of users and trends, are in memory. Writing does: a change goes to
+Redis first, then into the catalogue, and only then is it answered; other processes follow the log. Work on arrays runs
+in a few threads, so that the event loop stays free. A page comes from one catalogue, whatever is swapped meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from model.changes import Change, EdgeRecord, PinRecord
+from model.manifest import Manifest
+from model.redis_clients import Source, async_client, follower_client
+from model.release import list_releases
+from service.facets import Filter
+from service.failures import InvalidContent, NotReady, StoreUnavailable, UnknownPin, UnknownRelease
+from service.follower import Follower
+from service.homefeed import Asked, Feed
+from service.recent import Recent
+from service.related import related, related_batch
+from service.store import Store
+from service.switch import Serving, Switch
+from service.text_search import search_text
+from service.views import Batch, Event, Item, Page, PinContentIn, PutResult, UserState
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS = 10.0  # that `start` waits for the release; a large one goes on loading
+MAX_LAG = 1_000  # changes behind: too stale to be sent requests
+TRENDS_SECONDS = 1.0
+MAX_USERS = 10_000  # whose state is kept for when Redis is away
+MAX_FEEDS = 1_000  # of which we know what was shown
+
+
+class Live:
+    """Catalogue, store and follower of one process. All methods are for one event loop.
+
+    Unless it says so, a method raises NotReady before the first release is served.
+    """
+
+    def __init__(self, home: Path, source: Source, *, max_live_pins: int = 100_000, native_threads: int = 2) -> None:
+        self._root = home / "releases"
+        self._threads = ThreadPoolExecutor(native_threads, thread_name_prefix="catalogue")
+        self._clients = async_client(source), follower_client(source)
+        self._store = Store(self._clients[0])
+        self._switch = Switch(self._root, self._store, self._threads, max_live_pins=max_live_pins)
+        self._follower = Follower(self._store, self._clients[1], self._switch)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._users: Recent[str, UserState] = Recent(MAX_USERS)
+        self._shown: Recent[tuple[object, ...], list[str]] = Recent(MAX_FEEDS)
+        self._trends: list[str] = []
+        self._trends_at = -TRENDS_SECONDS
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Begin to load, follow and watch; returns when a release is served, or cannot be, or takes long."""
+        for work in (self._switch.watch(), self._store.watch(), self._follow()):
+            self._tasks.append(asyncio.create_task(_unending(work)))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._switch.looked.wait(), START_SECONDS)
+
+    async def stop(self) -> None:
+        """End everything that `start` began."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._switch.close()
+        self._threads.shutdown()
+        for client in self._clients:
+            await client.aclose()
+
+    def ready(self) -> tuple[bool, list[str]]:
+        """Whether requests should come here, and why not. Never raises."""
+        reasons = []
+        try:
+            lag = self._lag(self._switch.serving)
+            if self._switch.is_stale:
+                reasons.append("live changes have not been read yet: Redis does not answer")
+            elif lag > MAX_LAG:
+                reasons.append(f"{lag} changes behind")
+        except NotReady as error:
+            reasons.append(str(error))
+        return not reasons, reasons
+
+    @property
+    def release_id(self) -> str:
+        """The release that is served."""
+        return self._switch.serving.catalogue.release.id
+
+    def status(self) -> dict[str, Any]:
+        """What is served, counts and lags. Never raises."""
+        contact = self._follower.last_contact
+        status: dict[str, Any] = {
+            "release": None,
+            "trouble": self._switch.trouble,
+            "store_available": self._store.available,
+            "changes_age_seconds": None if contact is None else round(time.monotonic() - contact, 3),
+        }
+        with suppress(NotReady):
+            status |= self._status_of(self._switch.serving)
+        return status
+
+    def _status_of(self, serving: Serving) -> dict[str, Any]:
+        catalogue, manifest = serving.catalogue, serving.catalogue.release.manifest
+        return {
+            "release": manifest.id,
+            "release_age_seconds": round(time.time() - datetime.fromisoformat(manifest.created_at).timestamp(), 1),
+            "index_vectors": manifest.num_pins,
+            "delta_vectors": catalogue.delta.num_alive,
+            "live_pins": catalogue.num_live_pins(),
+            "live_boards": catalogue.graph.num_boards - manifest.num_boards,
+            "max_live_pins": catalogue.max_live_pins,
+            "follower_lag_entries": self._lag(serving),
+            "quarantined_entries": serving.replay.num_quarantined,
+        }
+
+    def _lag(self, serving: Serving) -> int:
+        """Changes that are known to be in Redis and are not in the catalogue."""
+        return max(0, (self._follower.last_seq or 0) - serving.replay.seq)
+
+    async def _follow(self) -> None:
+        await self._switch.loaded.wait()
+        await self._follower.run()
+
+    # --- reading ---
+
+    async def related(
+        self,
+        pin_id: str,
+        *,
+        limit: int = 20,
+        offset: int = 0,
+        exclude: Sequence[str] = (),
+        category: str | None = None,
+        language: str | None = None,
+    ) -> Page:
+        """Pins like a pin. Raises UnknownPin."""
+        catalogue, wanted = self._switch.serving.catalogue, Filter(category, language)
+        work = partial(related, limit=limit, offset=offset, exclude=exclude, wanted=wanted)
+        return await self._run(work, catalogue, pin_id)
+
+    async def related_batch(self, queries: Sequence[str | PinContentIn], *, limit: int = 20) -> Batch:
+        """Pins like each of several pins or contents. Raises InvalidContent."""
+        catalogue = self._switch.serving.catalogue
+        return Batch(catalogue.release.id, await self._run(partial(related_batch, limit=limit), catalogue, queries))
+
+    async def homefeed(
+        self,
+        user_id: str,
+        *,
+        limit: int = 20,
+        offset: int = 0,
+        exclude: Sequence[str] = (),
+        category: str | None = None,
+        language: str | None = None,
+    ) -> Page:
+        """A user's feed from `offset` on; continues what this process showed of it, so that nothing comes twice."""
+        serving, wanted = self._switch.serving, Filter(category, language)
+        asked = Asked(await self._user_state(user_id), await self._trending(), exclude, wanted)
+        key = (user_id, wanted, *exclude)
+        shown = (self._shown.get(key) or [])[:offset]
+
+        def work() -> tuple[Page, list[str]]:
+            feed = Feed(serving.catalogue, serving.shelves, asked)
+            name = serving.catalogue.directory.pins.name
+            before = shown if len(shown) == offset else [name(pick.row) for pick in feed.after([], offset)]
+            # One more than wanted tells whether there is a next page.
+            picks = feed.after(before, limit + 1)
+            items = [serving.catalogue.item(*pick) for pick in picks[:limit]]
+            following = offset + limit if len(picks) > limit else None
+            return Page(serving.catalogue.release.id, items, following), before + [item.pin_id for item in items]
+
+        page, all_shown = await self._run(work)
+        self._shown.put(key, all_shown)
+        return page
+
+    async def search_text(self, text: str, limit: int = 20) -> list[Item]:
+        """Pins by the words of their titles and tags."""
+        return await self._run(search_text, self._switch.serving.catalogue, text, limit)
+
+    async def get_pin(self, pin_id: str) -> dict[str, Any]:
+        """All that is known of a pin. Raises UnknownPin."""
+        catalogue = self._switch.serving.catalogue
+        row = catalogue.row(pin_id)
+        if row < 0:
+            raise UnknownPin(pin_id)
+        return catalogue.describe(row)
+
+    async def _user_state(self, user_id: str) -> UserState:
+        """What is remembered of a user; the last that we heard while Redis is away."""
+        try:
+            state = await self._store.user_state(user_id)
+        except StoreUnavailable:
+            return self._users.get(user_id) or UserState()
+        self._users.put(user_id, state)
+        return state
+
+    async def _trending(self) -> list[str]:
+        """What users do these days, at most a second old; the last that we heard while Redis is away."""
+        if time.monotonic() - self._trends_at >= TRENDS_SECONDS:
+            self._trends_at = time.monotonic()
+            with suppress(StoreUnavailable):
+                self._trends = await self._store.popular()
+        return self._trends
+
+    # --- writing ---
+
+    async def put_pin(self, record: PinRecord) -> PutResult:
+        """Put a pin in or replace it. Raises InvalidContent, DeltaFull, StoreUnavailable."""
+        started = time.perf_counter()
+        async with self._switch.writing:
+            serving = self._switch.serving
+            catalogue = serving.catalogue
+            catalogue.check(record)
+            created = catalogue.row(record.pin_id) < 0
+            waited = time.perf_counter()
+            [written] = await self._store.write([record])
+            stored = time.perf_counter()
+            try:
+                applied = await self._run(serving.replay.own, written)
+            except ValueError as error:
+                serving.replay.quarantine(written.key, error)
+                raise InvalidContent("content", str(error)) from error
+        ids_T, weights_T = catalogue.neighbors(catalogue.directory.pins.row(record.pin_id))
+        names = map(catalogue.directory.pins.name, ids_T.tolist())
+        timings = {"store": stored - waited, **(applied.timings if applied else {})}
+        timings["total"] = time.perf_counter() - started
+        return PutResult(created, catalogue.release.id, list(zip(names, weights_T.tolist(), strict=True)), timings)
+
+    async def delete_pin(self, pin_id: str) -> None:
+        """Take a pin out; it is found no more when this returns. Raises UnknownPin, StoreUnavailable."""
+        async with self._switch.writing:
+            if self._switch.serving.catalogue.row(pin_id) < 0:
+                raise UnknownPin(pin_id)
+            await self._write([PinRecord(pin_id, deleted=True)])
+
+    async def set_edge(self, board_id: str, pin_id: str, present: bool) -> None:
+        """Put a pin on a board or take it off. Raises UnknownPin, StoreUnavailable."""
+        await self.set_edges(board_id, [pin_id], present=present)
+
+    async def set_edges(self, board_id: str, pin_ids: Sequence[str], *, present: bool) -> None:
+        """Put pins on a board or take them off, all or none. Raises UnknownPin, StoreUnavailable."""
+        async with self._switch.writing:
+            catalogue = self._switch.serving.catalogue
+            for pin_id in pin_ids:
+                if catalogue.row(pin_id) < 0:
+                    raise UnknownPin(pin_id)
+            changed = [pin_id for pin_id in dict.fromkeys(pin_ids) if catalogue.is_on(pin_id, board_id) != present]
+            if changed:
+                await self._write([EdgeRecord(board_id, pin_id, present) for pin_id in changed])
+
+    async def record_events(self, user_id: str, events: Sequence[Event]) -> int:
+        """Remember what a user did: the number of events that are new. A save with a board puts the pin on it.
+
+        Raises StoreUnavailable. Works before a release is served.
+        """
+        async with self._switch.writing if any(event.board_id for event in events) else nullcontext():
+            accepted, changes = await self._store.record_events(user_id, events, self._wants_edge)
+            with suppress(NotReady):
+                await self._apply_own(changes)
+        return accepted
+
+    def _wants_edge(self, event: Event) -> bool:
+        try:
+            catalogue = self._switch.serving.catalogue
+        except NotReady:
+            return True  # whoever serves will know whether there is such a pin
+        board_id = event.board_id
+        return board_id is not None and catalogue.row(event.pin_id) >= 0 and not catalogue.is_on(event.pin_id, board_id)
+
+    async def _write(self, records: Sequence[Change]) -> None:
+        """To Redis, then into the catalogue; `writing` is held."""
+        await self._apply_own(await self._store.write(records))
+
+    async def _apply_own(self, written: Sequence[Change]) -> None:
+        if not written:
+            return
+        replay = self._switch.serving.replay
+
+        def work() -> None:
+            for record in written:
+                try:
+                    replay.own(record)
+                except ValueError as error:
+                    replay.quarantine(record.key, error)
+
+        await self._run(work)
+
+    # --- releases ---
+
+    async def list_releases(self) -> list[dict[str, Any]]:
+        """The releases on disk, the newest first; `live` is the one being served. Never raises NotReady."""
+        manifests = await self._run(list_releases, self._root)
+        served = self.status()["release"]
+        return [_describe(manifest, manifest.id == served) for manifest in reversed(manifests)]
+
+    async def activate(self, release_id: str) -> None:
+        """Serve another release, here at once and in other processes soon.
+
+        Raises UnknownRelease, or ReleaseError when it cannot be served, and then nothing has changed.
+        """
+        known = await self._run(list_releases, self._root)
+        if release_id not in {manifest.id for manifest in known}:
+            raise UnknownRelease(f"there is no release {release_id}")
+        await self._switch.activate(release_id)
+
+    async def _run(self, work: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+
+async def _unending(work: Coroutine[Any, Any, None]) -> None:
+    """A task that must not end: what ends it is a fault of the program, and is logged."""
+    try:
+        await work
+    except Exception:
+        logger.exception("a background task has ended")
+        raise
+
+
+def _describe(manifest: Manifest, live: bool) -> dict[str, Any]:
+    names = ("id", "created_at", "num_pins", "num_boards", "num_edges", "embed_dim", "mode", "parent", "quality")
+    return {"live": live, **{name: getattr(manifest, name) for name in names}}
