@@ -110,7 +110,8 @@ def _step(side, at_W, random_W, place_W, num_alive):
 def _row(ptr, where, pool, node):
     """Start and degree of a node's row; the start is negative, ~place, when the row lies in the pool."""
     if where is None:
-        return ptr[node], ptr[node + 1] - ptr[node]
+        node = np.uint64(node)  # unsigned, so that numba need not ask whether to count from the end
+        return ptr[node], ptr[node + np.uint64(1)] - ptr[node]
     else:
         if node < 0:
             return np.int64(0), np.int64(0)
@@ -135,7 +136,7 @@ def _place(where, start, degree, choice):
 @njit(nogil=True, cache=True, error_model="numpy")
 def _read(values, pool, place):
     if pool is None:
-        return values[place]
+        return values[np.uint64(place)]
     else:
         return values[place] if place >= 0 else pool[~place]
 
