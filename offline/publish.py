@@ -43,6 +43,7 @@ def publish_run(
     seq: int = 0,
     parent: str | None = None,
     mode: str = "publish",
+    dataset: str | None = None,
     before_flip: Callable[[], None] = lambda: None,
     progress: Report = silent,
 ) -> Manifest:
@@ -50,6 +51,7 @@ def publish_run(
 
     redis        a client to use; the home's own Redis is opened when there is none
     seq          the last online change that the run includes
+    dataset      what the release is said to be made from; the run's data set when not given
     before_flip  called just before the pointer moves; may raise to stop it
 
     Raises PinsageError when a gate is not passed or anything cannot be written; the current release stays then, and
@@ -65,7 +67,7 @@ def publish_run(
     manifest = write_release(
         root,
         parts,
-        dataset=str(read_dataset_path(run)),
+        dataset=dataset or str(read_dataset_path(run)),
         quality=quality,
         seq=seq,
         parent=parent or current(root),

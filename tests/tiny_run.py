@@ -30,6 +30,9 @@ CONFIG = load_config(
         "encoder.board_dim=6",
         "encoder.text_dim=0",
         "encoder.annotation_dim=0",
+        "train.epochs=1",
+        "train.batch_size=16",
+        "train.num_negatives=8",
         "threads=1",
     ]
 )
