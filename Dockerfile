@@ -59,7 +59,8 @@ CMD ["worker"]
 # ---- serves ----
 FROM base AS service
 COPY --from=service-build /opt/pinsage /opt/pinsage
-# Threads of native code: PINSAGE_NATIVE_THREADS, up to four where nothing is set.
+# Reindexing needs the other image; threads of native code are PINSAGE_NATIVE_THREADS, up to four where nothing is set.
+ENV PINSAGE_WORKER=none
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
