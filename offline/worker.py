@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 from redis import Redis, RedisError
 
 from model import keyspace
 from model.errors import PinsageError
-from model.jobs import Job, end_job, expire_dead_job, renew_lease, take_job
+from model.jobs import Job, State, end_job, expire_dead_job, renew_lease, take_job
 from model.redis_clients import Source, sync_client
 from model.redis_server import open_redis
 from offline.reindex import reindex
@@ -35,8 +35,12 @@ WRITE_SECONDS = 0.5  # between two writes of progress
 LOG_PACKAGES = ("model", "offline", "pinsage")
 
 
-class JobStopped(BaseException):
-    """The job must end now: cancelled, or this worker is being stopped. No Exception: nobody is to swallow it."""
+class JobCancelled(BaseException):
+    """Somebody asked that the job stop. No Exception: nobody on the way is to swallow it."""
+
+
+class WorkerStopped(BaseException):
+    """A signal came while a job ran."""
 
 
 def run_worker(home: Path, environ: Mapping[str, str] = os.environ) -> None:
@@ -49,7 +53,7 @@ def run_worker(home: Path, environ: Mapping[str, str] = os.environ) -> None:
             try:
                 with signals.interrupting():
                     worker.step()
-            except JobStopped:
+            except WorkerStopped:
                 break
             except RedisError as error:
                 logger.warning("Redis: %s", error)
@@ -78,10 +82,15 @@ class Worker:
         logger.info("job %s: %s", job.id, job.mode)
         try:
             self._run(job)
+        except JobCancelled as error:
+            self._end(job, "cancelled", str(error))
+        except Exception as error:
+            expected = isinstance(error, PinsageError | OSError)
+            logger.error("job %s failed: %s", job.id, error, exc_info=None if expected else error)
+            self._end(job, "failed", str(error) if expected else f"{type(error).__name__}: {error}")
         except BaseException as error:
-            self._end_badly(job, error)
-            if not isinstance(error, Exception):
-                raise
+            self._end(job, "cancelled", str(error) or type(error).__name__)
+            raise
         return job
 
     def _run(self, job: Job) -> None:
@@ -96,17 +105,11 @@ class Worker:
         end_job(self._client, job.id, self.name, "succeeded", release=manifest.id)
         logger.info("job %s: release %s is live", job.id, manifest.id)
 
-    def _end_badly(self, job: Job, error: BaseException) -> None:
-        if isinstance(error, JobStopped | KeyboardInterrupt):
-            state, reason = "cancelled", str(error) or "stopped"
-        else:
-            state = "failed"
-            reason = str(error) if isinstance(error, PinsageError | OSError) else f"{type(error).__name__}: {error}"
-            logger.error("job %s failed", job.id, exc_info=None if isinstance(error, PinsageError) else error)
+    def _end(self, job: Job, state: State, reason: str) -> None:
         try:
-            end_job(self._client, job.id, self.name, cast(Any, state), error=reason)
-        except RedisError as lost:  # its lease ends, and it is failed by whoever looks next
-            logger.warning("job %s: its end could not be written: %s", job.id, lost)
+            end_job(self._client, job.id, self.name, state, error=reason)
+        except RedisError as error:  # its lease ends, and it is failed by whoever looks next
+            logger.warning("job %s: its end could not be written: %s", job.id, error)
 
 
 class _Lease:
@@ -119,9 +122,9 @@ class _Lease:
         self._thread = threading.Thread(target=self._renew, name="job-lease", daemon=True)
 
     def check(self) -> None:
-        """Raise JobStopped or PinsageError when the job must not go on."""
+        """Raise JobCancelled or PinsageError when the job must not go on."""
         if self._reason == "cancelled":
-            raise JobStopped("cancelled on request")
+            raise JobCancelled("cancelled on request")
         if self._reason is not None:
             raise PinsageError(self._reason)
 
@@ -224,7 +227,7 @@ class _StopSignals:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Within, a signal raises JobStopped in the main thread."""
+        """Within, a signal raises WorkerStopped in the main thread."""
         self._interrupt = True
         try:
             yield
@@ -242,4 +245,4 @@ class _StopSignals:
         first, self.stopping = not self.stopping, True
         self._woken.set()
         if self._interrupt and first:  # a second signal must not disturb the clearing up
-            raise JobStopped("the worker was stopped")
+            raise WorkerStopped("the worker was stopped")
