@@ -190,15 +190,21 @@ class DeltaView:
     facets_S2: Ints
 
     def alive(self) -> Bools:
-        """(S,): which slots count."""
+        """(S,): which slots count, one of each row."""
         current_S = self.slot_of[self.rows_S]
-        alive_S: Bools = (current_S == np.arange(self.num_slots)) | (current_S >= self.num_slots)
+        alive_S: Bools = current_S == np.arange(self.num_slots)
+        late = np.flatnonzero(current_S >= self.num_slots)[::-1]
+        if len(late):  # of a row that is replaced while we look, the newest slot that we know
+            alive_S[late[np.unique(self.rows_S[late], return_index=True)[1]]] = True
         return alive_S
 
     def in_release(self, rows: Ints) -> Bools:
         """Which of these rows of the release count with the vector that the release has of them."""
         current = self.slot_of[rows]
-        counts: Bools = (current == IN_RELEASE) | (current >= self.num_slots)
+        counts: Bools = current == IN_RELEASE
+        late = current >= self.num_slots
+        if late.any():
+            counts |= late & ~np.isin(rows, self.rows_S)
         return counts
 
     def exists(self, rows: Ints) -> Bools:

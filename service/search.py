@@ -120,15 +120,8 @@ def _nothing(num_queries: int) -> Neighbors:
 
 
 def _finished(best: Neighbors, k: int) -> Neighbors:
-    """Rows to -1 where nothing is; each row once, though a pin may be met twice while it is being replaced."""
-    rows_QK, scores_QK = best.rows_QK.copy(), np.clip(best.scores_QK, -np.inf, 1)
-    rows_QK[scores_QK == -np.inf] = -1
-    order = np.argsort(rows_QK, axis=1, kind="stable")  # of equal rows the better one stays first
-    ordered = np.take_along_axis(rows_QK, order, axis=1)
-    repeats = np.zeros(rows_QK.shape, bool)
-    np.put_along_axis(repeats, order[:, 1:], (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0), axis=1)
-    rows_QK[repeats] = -1
-    width = max(0, k - rows_QK.shape[1])
-    rows_QK = np.pad(rows_QK, ((0, 0), (0, width)), constant_values=-1)
-    scores_QK = np.pad(scores_QK, ((0, 0), (0, width)), constant_values=-np.inf)
-    return Neighbors(rows_QK, np.where(rows_QK < 0, -np.inf, scores_QK))
+    """K columns; rows of -1 where nothing is."""
+    missing = ((0, 0), (0, k - best.rows_QK.shape[1]))
+    scores_QK = np.pad(np.minimum(best.scores_QK, 1), missing, constant_values=-np.inf)
+    rows_QK = np.pad(best.rows_QK, missing, constant_values=-1)
+    return Neighbors(np.where(scores_QK == -np.inf, -1, rows_QK), scores_QK)
