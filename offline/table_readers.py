@@ -103,11 +103,12 @@ def csv_batches(table: Table, wanted: Sequence[Column], log: FaultLog, size: int
     if not check_header(table, header, wanted, log):
         return
     present = [column for column in wanted if column.name in header]
-    invalid: list[int] = []
+    malformed = _Malformed()
     num_read = 0
     try:
-        for batch in _open_csv(table, present, invalid, log):
-            numbers = _numbers(num_read, batch.num_rows, invalid)
+        for batch in _open_csv(table, present, malformed):
+            malformed.report(table.file, log)
+            numbers = _numbers(num_read, batch.num_rows, malformed.rows)
             arrays = []
             for column in present:
                 cells = strings_of(batch.column(column.name), column, numbers, table.file, log)
@@ -116,6 +117,27 @@ def csv_batches(table: Table, wanted: Sequence[Column], log: FaultLog, size: int
             num_read += batch.num_rows
     except pa.ArrowException as error:
         log.add(Fault(table.file, None, None, f"not a readable CSV file after row {num_read:,}: {_line(error)}"))
+    malformed.report(table.file, log)
+
+
+class _Malformed:
+    """Collects the malformed rows of a CSV file; Arrow calls it and must see no exception, so it reports later."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self._messages: list[str] = []
+        self._num_reported = 0
+
+    def __call__(self, row: pa_csv.InvalidRow) -> str:
+        self.rows.append(row.number - 1)  # Arrow counts the header
+        self._messages.append(f"malformed line: wanted {row.expected_columns} cells, found {row.actual_columns}")
+        return "skip"
+
+    def report(self, file: str, log: FaultLog) -> None:
+        """Add to `log` what was not added before."""
+        start, self._num_reported = self._num_reported, len(self.rows)
+        for number, message in zip(self.rows[start:], self._messages[start:], strict=True):
+            log.add(Fault(file, number, None, message), kind="malformed")
 
 
 def csv_header(table: Table) -> list[str]:
@@ -124,24 +146,14 @@ def csv_header(table: Table) -> list[str]:
         return next(csv.reader(lines, delimiter=table.delimiter), [])
 
 
-def _open_csv(
-    table: Table, present: Sequence[Column], invalid: list[int], log: FaultLog
-) -> Iterator[pa.RecordBatch]:
+def _open_csv(table: Table, present: Sequence[Column], malformed: _Malformed) -> Iterator[pa.RecordBatch]:
     """All cells as bytes; an empty cell is null and a quoted empty one is empty text. Malformed rows are skipped."""
-
-    def skip(row: pa_csv.InvalidRow) -> str:
-        number = row.number - 1  # counted with the header
-        invalid.append(number)
-        found = f"wanted {row.expected_columns} cells, found {row.actual_columns}"
-        log.add(Fault(table.file, number, None, f"malformed line: {found}"), kind="malformed")
-        return "skip"
-
     names = [column.name for column in present]
     return pa_csv.open_csv(  # type: ignore[no-any-return]
         table.path,
         read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),
         parse_options=pa_csv.ParseOptions(
-            delimiter=table.delimiter, newlines_in_values=True, invalid_row_handler=skip
+            delimiter=table.delimiter, newlines_in_values=True, invalid_row_handler=malformed
         ),
         convert_options=pa_csv.ConvertOptions(
             include_columns=names,

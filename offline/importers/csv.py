@@ -118,7 +118,7 @@ def _their_names(path: Path, header: list[str], name: str, mapping: Mapping[str,
     for column in COLUMNS[name]:
         if column.name == "visual":
             continue
-        candidates = (column.name, *ALIASES.get(column.name, ()))
+        candidates = ALIASES.get(column.name, (column.name,))
         found = next((lowered[alias] for alias in candidates if alias in lowered), None)
         if mapping.get(column.name) in header:
             theirs[column.name] = mapping[column.name]
