@@ -46,7 +46,7 @@ def _scan_release(pins: pa.Table, wanted: Sequence[str]) -> tuple[npt.NDArray[np
     """How many of the words fit the title, and how many the tags, of each pin of the release, (P,) each."""
     in_titles_P, in_tags_P = np.zeros(pins.num_rows, np.float32), np.zeros(pins.num_rows, np.float32)
     for word in wanted:
-        pattern = rf"(?i)\b{re.escape(word)}"
+        pattern = rf"(?i)(^|[^\pL\pN]){re.escape(word)}"  # \b knows the letters of English only
         start = 0
         for titles, tags in _chunks(pins):
             in_titles_P[start : start + len(titles)] += _matches(titles, pattern)

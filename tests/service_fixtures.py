@@ -7,11 +7,16 @@ The weights are random, but the residual path keeps what is alike alike.
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import redis
 from safetensors.numpy import save_file
 
 from model.config import NetworkConfig, WalkConfig
@@ -187,3 +192,14 @@ def write_tables(aside: Path, world: World) -> None:
         with pa.OSFile(str(aside / f"{name}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             # Several chunks, as in a large release.
             writer.write_table(table, max_chunksize=100)
+
+
+@contextmanager
+def frozen(client: redis.Redis) -> Iterator[None]:
+    """The server of this client does not answer, though its connections stay open."""
+    pid = int(client.info("server")["process_id"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -205,8 +205,8 @@ def test_the_same_content_and_boards_come_near_the_offline_vector(catalogue: Cat
     cosines = []
     for row in range(0, 294, 13):
         boards = tuple(f"b{board}" for board in world.graph.boards_of(row))
-        visual = tuple(world.visual_PV[row].tolist())
-        catalogue.apply(PinRecord(f"twin{row}", world.titles[row], tuple(world.tags[row]), visual=visual, boards=boards))
+        visual, tags = tuple(world.visual_PV[row].tolist()), tuple(world.tags[row])
+        catalogue.apply(PinRecord(f"twin{row}", world.titles[row], tags, visual=visual, boards=boards))
         cosines.append(np.vdot(*catalogue.vectors(catalogue.rows([f"p{row}", f"twin{row}"]))))
     assert min(cosines) > 0.97
 
