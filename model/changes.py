@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from redis import Redis, WatchError
@@ -71,7 +71,6 @@ class EdgeRecord:
 Change = PinRecord | EdgeRecord
 OnDamage = Callable[[str, DamagedBytes], None]
 Plan = Callable[[Sequence[bytes | None]], tuple[Sequence[Change], Callable[[Any], None] | None]]
-C = TypeVar("C", PinRecord, EdgeRecord)
 
 _KINDS: dict[str, type[PinRecord] | type[EdgeRecord]] = {"pin": PinRecord, "edge": EdgeRecord}
 _TEXTS = ("title", "description", "image_url", "category", "language")

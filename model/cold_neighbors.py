@@ -14,7 +14,7 @@ import numpy.typing as npt
 from model.walks import Neighborhoods
 
 if TYPE_CHECKING:
-    from model.index import Neighbors
+    from model.exact import Neighbors
 
 Search = Callable[[npt.NDArray[np.float32], int], "Neighbors"]
 

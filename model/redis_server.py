@@ -35,6 +35,7 @@ REST = 0.2  # seconds between two looks afterwards
 RESTART_PAUSE = 1.0
 START_SECONDS = 120.0  # a large file takes a while to load
 STOP_SECONDS = 15.0
+MAX_LOG = 10 * 2**20  # bytes
 
 NO_REDIS = f"""no Redis found. Any one of these helps:
   set {URL_VARIABLE} to the address of a Redis 6.2 or later, or of a Valkey
@@ -217,6 +218,8 @@ class _Keeper:
             "daemonize": "no",
         }
         arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        if self._log.exists() and self._log.stat().st_size > MAX_LOG:
+            self._log.replace(self._log.with_suffix(".old.log"))
         launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
         with self._log.open("ab") as log:
             return subprocess.Popen(
