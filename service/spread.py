@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-COST = 0.08  # of a pin of cosine 1 at the place before
+COST = 0.04  # of a pin of cosine 1 at the place before; a long row of the same costs five times as much
 DECAY = 0.8  # of the cost, from place to place
-WINDOW = 32  # places after which nothing is left of it
+WINDOW = 200  # places after which nothing at all is left of it
 
 
 class Spread:
