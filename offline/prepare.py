@@ -109,8 +109,10 @@ def prepare(
     )
     progress("fitting the feature encoder", 0.5)
     visual_PV = _write_visual(source, run)
-    fitted = FeatureEncoder.load(reuse_encoder) if reuse_encoder is not None else None
-    fitted = fitted or fit_encoder(source.pins, graph, visual_PV, encoder, seed=seed)
+    if reuse_encoder is None:
+        fitted = fit_encoder(source.pins, graph, visual_PV, encoder, seed=seed)
+    else:
+        fitted = FeatureEncoder.load(reuse_encoder)
     fitted.save(run.encoder)
     encoded = _Counter("encoding pins", 0.9, 1.0, graph.num_pins, progress)
     _encode(fitted, source, graph, visual_PV, run, encoded)
