@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class EvaluationData:
     num_tests    how many pairs, cold pairs and users there are, of which those here may be a sample
     """
 
-    name: str
+    folder: Path
     vectors_PD: Array
     graph: BipartiteGraph
     pins_A: pl.DataFrame
@@ -107,7 +108,7 @@ def load_evaluation_data(run: RunFolder, dataset: Dataset, limits: Limits, *, se
     pins_A, file_rows_A = _read_pins(run, dataset, len(vectors_PD))
     reader = _TestReader(dataset, RowMap(pins_A["pin_id"]), len(vectors_PD), limits, np.random.default_rng(seed))
     return EvaluationData(
-        name=dataset.path.resolve().name,
+        folder=dataset.path.resolve(),
         vectors_PD=vectors_PD,
         graph=BipartiteGraph.load(run.graph),
         pins_A=pins_A,

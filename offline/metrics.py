@@ -108,13 +108,16 @@ def bootstrap_intervals(
     return {name: Interval(float(low_M[m]), float(high_M[m])) for m, name in enumerate(values)}
 
 
-def summarise(values: Mapping[str, Floats], queries_N: Array, *, seed: int, intervals: bool = True) -> dict[str, Any]:
-    """{"n", every mean, "intervals": {name: [low, high]}}, rounded to five digits; {"n": 0} where there is no pair."""
+def summarise(values: Mapping[str, Floats], queries_N: Array, *, seed: int | None = None) -> dict[str, Any]:
+    """{"n": pairs, name: mean, …}, rounded to five digits; with a seed also "intervals": {name: [low, high]}.
+
+    Only {"n": 0} where there is no pair.
+    """
     if not len(queries_N):
         return {"n": 0}
     row: dict[str, Any] = {"n": len(queries_N)}
     row |= {name: round(float(v.mean()), 5) for name, v in values.items()}
-    if intervals:
+    if seed is not None:
         found = bootstrap_intervals(values, queries_N, seed=seed)
         row["intervals"] = {name: [round(low, 5), round(high, 5)] for name, (low, high) in found.items()}
     return row

@@ -131,13 +131,13 @@ def blocks(num_candidates: int) -> Iterator[slice]:
 
 
 def on_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
-    """work(item) for all items, results in order. BLAS keeps to one thread each, so that threads do not fight."""
-    with one_blas_thread(), ThreadPoolExecutor(max(1, threads)) as pool:
+    """work(item) for all items, results in order. Libraries keep to one thread each, so that threads do not fight."""
+    with one_native_thread(), ThreadPoolExecutor(max(1, threads)) as pool:
         yield from pool.map(work, items)
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Inside, a matrix product runs on the thread that asks for it."""
-    with threadpool_limits(1, user_api="blas"):
+def one_native_thread() -> Iterator[None]:
+    """Inside, BLAS and OpenMP work on the thread that asks them: many of their threads on a busy machine only wait."""
+    with threadpool_limits(1):
         yield

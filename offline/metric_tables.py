@@ -1,0 +1,49 @@
+"""The metrics of a run as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PAIR_COLUMNS = ("HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100")
+FEED_COLUMNS = ("Recall@20", "NDCG@20")
+SIMILARITY_COLUMNS = ("mean", "std", "kurtosis", "share_above_0.9")
+TITLES = {"MRR_scaled100": "MRR/100", "share_above_0.9": "share > 0.9"}
+
+
+def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
+    """Print what `evaluate` returned."""
+    candidates = f"{metrics['candidates']:,} candidates"
+    drawn = f", sample of {metrics['sample']:,}" if metrics["sample"] else ""
+    _print(f"{metrics['dataset']}: related pins ({candidates}{drawn})", metrics["related"], PAIR_COLUMNS, console)
+    for test, rows in metrics["coldstart"].items():
+        _print(f"cold pins, {test.replace('_', ' ')}", rows, PAIR_COLUMNS, console)
+    if metrics["homefeed"]:
+        _print("home feed", metrics["homefeed"], FEED_COLUMNS, console)
+    buckets = {
+        f"{bucket} boards": rows["pinsage"] for bucket, rows in metrics["by_degree"].items() if rows["pinsage"]["n"]
+    }
+    _print("pinsage, by degree of the related pin", buckets, PAIR_COLUMNS, console)
+    _print("cosine of random pins", metrics["similarity"], SIMILARITY_COLUMNS, console)
+
+
+def _print(title: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], console: Console) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for column in ("n", *columns):
+        table.add_column(TITLES.get(column, column), justify="right")
+    best = {column: max((row.get(column) or 0 for row in rows.values()), default=0) for column in columns}
+    marks = columns is not SIMILARITY_COLUMNS and len(rows) > 1
+    for name, row in rows.items():
+        cells = [_cell(row.get(column), marks and row.get(column) == best[column]) for column in columns]
+        table.add_row(name, f"{row['n']:,}", *cells)
+    console.print(table)
+
+
+def _cell(value: float | None, is_best: bool) -> str:
+    if value is None:
+        return "–"
+    return f"[bold green]{value:.4f}[/]" if is_best else f"{value:.4f}"

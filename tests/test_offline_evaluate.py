@@ -1,0 +1,200 @@
+"""The evaluation of a run on a small world: what is measured, what is written, what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from topic_world import PINS_EACH, TOPICS, embedded_run, write_world
+
+from model.errors import PinsageError, UserError
+from offline import evaluate as stage
+from offline.dataset import open_dataset
+from offline.evaluate import evaluate, print_tables
+from offline.evaluation_data import Limits, load_evaluation_data
+from offline.run_folder import RunFolder
+
+NUM_PINS = PINS_EACH * len(TOPICS)
+ALL = Limits(None, 10**9, 10)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = tmp_path_factory.mktemp("evaluate")
+    return embedded_run(write_world(folder / "world"), folder / "run")
+
+
+def world(run: RunFolder) -> Path:
+    return run.path.parent / "world"
+
+
+@pytest.fixture(scope="module")
+def metrics(run: RunFolder) -> dict[str, Any]:
+    return evaluate(run, open_dataset(world(run)), report=False)
+
+
+def test_metrics_are_written_as_they_are_returned(run: RunFolder, metrics: dict[str, Any]) -> None:
+    assert json.loads(run.metrics.read_text()) == metrics
+
+
+def test_names_of_the_metrics(metrics: dict[str, Any]) -> None:
+    """Others read these names: a change here is a change of a contract."""
+    assert list(metrics) == [
+        "format", "dataset", "candidates", "sample", "seed", "available", "related", "hit_rate_curve", "by_degree",
+        "coldstart", "homefeed", "similarity", "seconds",
+    ]  # fmt: skip
+    assert list(metrics["related"]) == ["pinsage", "popularity", "text", "boards", "boards+text", "pixie"]
+    measures = ["HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100"]
+    assert list(metrics["related"]["pinsage"]) == ["n", *measures, "intervals"]
+    assert list(metrics["by_degree"]) == ["0", "1-4", "5-19", "20+"]
+    assert list(metrics["coldstart"]["with_boards"]) == ["pinsage", "boards", "boards+text", "pixie"]
+    assert list(metrics["coldstart"]["without_boards"]) == ["pinsage", "popularity", "text"]
+    feeds = ["pinsage", "popularity", "text", "boards", "boards+text", "item_knn"]
+    assert list(metrics["homefeed"]) == feeds
+    assert list(metrics["homefeed"]["pinsage"]) == ["n", "Recall@20", "NDCG@20", "intervals"]
+    assert list(metrics["similarity"]) == ["pinsage", "text", "boards"]
+
+
+def test_counts(run: RunFolder, metrics: dict[str, Any]) -> None:
+    assert metrics["candidates"] == NUM_PINS
+    assert metrics["available"] == {"pairs": 2 * NUM_PINS, "coldstart_pairs": 12, "users": 3}
+    assert metrics["related"]["pinsage"]["n"] == 2 * NUM_PINS
+    assert metrics["coldstart"]["with_boards"]["pinsage"]["n"] == 12
+    assert sum(rows["pinsage"]["n"] for rows in metrics["by_degree"].values()) == 2 * NUM_PINS
+
+
+def test_a_planted_topic_is_found(metrics: dict[str, Any]) -> None:
+    """Related pins share the topic with 18 others; a random order of 59 pins has HR@10 of 0.17."""
+    for name in ("pinsage", "text", "boards", "pixie"):
+        assert metrics["related"][name]["HR@10"] > 0.3, name
+    assert metrics["related"]["popularity"]["HR@10"] < 0.25
+    assert metrics["coldstart"]["with_boards"]["pinsage"]["HR@10"] > 0.35
+    assert metrics["coldstart"]["without_boards"]["pinsage"]["HR@10"] > 0.35
+    # Twelve pins of the topic are left, twenty are shown.
+    assert metrics["homefeed"]["text"]["Recall@20"] == 1
+    assert metrics["homefeed"]["pinsage"]["Recall@20"] > 0.7
+
+
+def test_the_curve_rises_through_the_measures(metrics: dict[str, Any]) -> None:
+    curve, row = metrics["hit_rate_curve"], metrics["related"]["pinsage"]
+    assert curve["pinsage"] == sorted(curve["pinsage"])
+    assert curve["pinsage"][curve["k"].index(10)] == row["HR@10"]
+
+
+def test_cold_embeddings_are_left_for_the_judge(run: RunFolder, metrics: dict[str, Any]) -> None:
+    vectors = np.load(run.path / "coldstart_embeddings.npy")
+    ids = (run.path / "coldstart_pin_ids.txt").read_text().split()
+    assert len(vectors) == len(ids) == 6
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_same_run_gives_the_same_numbers(run: RunFolder, metrics: dict[str, Any]) -> None:
+    again = evaluate(run, open_dataset(world(run)), report=False)
+    assert {**again, "seconds": {}} == {**metrics, "seconds": {}}
+
+
+def test_a_sample_is_drawn_and_stated(run: RunFolder) -> None:
+    sampled = evaluate(run, open_dataset(world(run)), sample=10, report=False)
+    assert sampled["sample"] == 10
+    assert sampled["related"]["pinsage"]["n"] == 10
+    assert sampled["coldstart"]["with_boards"]["pinsage"]["n"] == 10
+    assert sampled["available"]["pairs"] == 2 * NUM_PINS
+
+
+def test_too_many_scores_are_sampled(run: RunFolder) -> None:
+    data = load_evaluation_data(run, open_dataset(world(run)), Limits(None, 30 * NUM_PINS, 2), seed=7)
+    assert len(data.pairs_N2) == 30
+    assert len(data.users) == 2  # a user asks with 20 pins, so 30 / 20 of them, but never fewer than two
+    assert data.num_tests["users"] == 3
+
+
+def test_a_sample_is_the_judges(run: RunFolder) -> None:
+    every = load_evaluation_data(run, open_dataset(world(run)), ALL, seed=7).pairs_N2
+    few = load_evaluation_data(run, open_dataset(world(run)), Limits(10, 10**9, 10), seed=7).pairs_N2
+    assert few.tolist() == every[np.random.default_rng(7).permutation(len(every))[:10]].tolist()
+
+
+def test_a_dear_method_looks_at_fewer_pairs(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "MIN_QUERIES", 9)
+    monkeypatch.setattr(stage, "MAX_DEAR_STEPS", 1000)
+    rows = evaluate(run, open_dataset(world(run)), report=False)["related"]
+    assert rows["pixie"]["n"] == 9
+    assert rows["boards"]["n"] == 2 * NUM_PINS
+
+
+def test_progress_only_grows(run: RunFolder) -> None:
+    seen: list[float] = []
+    evaluate(run, open_dataset(world(run)), report=False, progress=lambda text, share: seen.append(share))
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert 0.9 < seen[-1] <= 1
+
+
+def test_rows_of_unknown_and_cold_pins(run: RunFolder, tmp_path: Path) -> None:
+    """Unknown and cold pins of a history ask nothing; among what was saved later they are pins that nobody finds."""
+    folder = tmp_path / "world"
+    shutil.copytree(world(run), folder)
+    users = {"user_id": ["u"], "history": [["cats3", "nobody", "cats20", "cats1"]], "held_out": [["cats2", "cats21"]]}
+    pl.DataFrame(users).write_parquet(folder / "users_test.parquet")
+    pairs = {"query_pin_id": ["cats20", "nobody", "cats1"], "related_pin_id": ["cats4", "cats1", "cats2"]}
+    pl.DataFrame(pairs).write_parquet(folder / "pairs_coldstart.parquet")
+    data = load_evaluation_data(run, open_dataset(folder), ALL, seed=7)
+    (user,) = data.users
+    assert (user.history.tolist(), user.held_out.tolist(), user.num_held_out) == ([3, 1], [2, NUM_PINS + 1], 2)
+    assert data.cold.pairs_N2.tolist() == [[NUM_PINS, 4]]
+
+
+def test_a_data_set_with_nothing_but_pins_and_edges(run: RunFolder, tmp_path: Path) -> None:
+    """No text, no users, no cold pins: the tests that are left are made."""
+    folder = write_world(tmp_path / "world", titles=False)
+    for name in ("users_test", "coldstart_pins", "coldstart_edges", "pairs_coldstart"):
+        (folder / f"{name}.parquet").unlink()
+    pins = pl.read_parquet(folder / "pins.parquet").select("pin_id").filter(~pl.col("pin_id").str.contains("2[01]$"))
+    pins.write_parquet(folder / "pins.parquet")
+    bare = evaluate(embedded_run(folder, tmp_path / "run"), open_dataset(folder), report=False)
+    assert list(bare["related"]) == ["pinsage", "popularity", "boards", "pixie"]
+    assert bare["coldstart"] == {}
+    assert bare["homefeed"] == {}
+    print_tables(bare, Console(file=io.StringIO()))
+
+
+def test_tables_show_every_method_once(metrics: dict[str, Any]) -> None:
+    out = io.StringIO()
+    print_tables(metrics, Console(file=out, width=100))
+    text = out.getvalue()
+    assert "world: related pins (60 candidates)" in text
+    assert text.count("boards+text") == 3  # related, cold, home feed
+    assert f"{metrics['related']['pinsage']['MRR']:.4f}" in text
+
+
+def test_a_run_that_is_not_embedded_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "embeddings.npy").unlink()
+    with pytest.raises(UserError, match="no embeddings yet"):
+        evaluate(RunFolder(tmp_path / "run"), open_dataset(world(run)))
+
+
+def test_another_data_set_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    folder = tmp_path / "world"
+    shutil.copytree(world(run), folder)
+    pins = pl.read_parquet(folder / "pins.parquet")
+    pins.sort("pin_id", descending=True).write_parquet(folder / "pins.parquet")
+    with pytest.raises(UserError, match="the pins of the run are not those of"):
+        evaluate(run, open_dataset(folder))
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.5])
+def test_vectors_that_are_not_of_unit_length_are_refused(run: RunFolder, tmp_path: Path, value: float) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    vectors = np.load(run.embeddings)
+    vectors[3] *= value
+    np.save(tmp_path / "run" / "embeddings.npy", vectors)
+    with pytest.raises(PinsageError, match="rows 0 to 59 are not all of unit length"):
+        evaluate(RunFolder(tmp_path / "run"), open_dataset(world(run)))
