@@ -40,4 +40,5 @@ def nearest_as_neighbors(vector_BD: npt.NDArray[np.float32], search: Search, num
 
 def _to_shares(weights_BT: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     totals_B = weights_BT.sum(1, keepdims=True)
-    return (weights_BT / np.where(totals_B > 0, totals_B, 1)).astype(np.float32)
+    shares_BT: npt.NDArray[np.float32] = (weights_BT / np.where(totals_B > 0, totals_B, 1)).astype(np.float32)
+    return shares_BT

@@ -14,6 +14,19 @@ from rich.console import Console
 from rich.table import Table
 
 from model.errors import PinsageError, UserError
+from offline.cli_options import (
+    DEFAULT_HOME,
+    ConfigOption,
+    DatasetPath,
+    HomeOption,
+    HostOption,
+    JsonOption,
+    PortOption,
+    PresetOption,
+    RunOption,
+    RunPath,
+    SetOption,
+)
 from offline.progress import Report, show_progress
 
 app = typer.Typer(
@@ -24,18 +37,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-
-DatasetPath = Annotated[Path, typer.Argument(help="data set folder", show_default=False)]
-RunPath = Annotated[Path, typer.Argument(help="run folder", show_default=False)]
-RunOption = Annotated[Path, typer.Option("--run", help="run folder; made where there is none", show_default=False)]
-HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="PINSAGE_HOME", help="where releases, the private Redis's data and logs live")
-]
-PresetOption = Annotated[str, typer.Option("--preset", help="default, or paper: as the paper states it")]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as wanted")]
-JsonOption = Annotated[bool, typer.Option("--json", help="for machines: one JSON object a line")]
-DEFAULT_HOME = Path("~/.pinsage")
 
 
 def main() -> None:
@@ -194,8 +195,8 @@ def worker(home: HomeOption = DEFAULT_HOME) -> None:
 @app.command()
 def serve(
     home: HomeOption = DEFAULT_HOME,
-    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen at", min=0, max=65535)] = 8000,
+    host: HostOption = None,
+    port: PortOption = None,
 ) -> None:
     """Serve the current release over HTTP, with the console at /."""
     from service.serve import serve as run_service
@@ -207,8 +208,8 @@ def serve(
 def demo(
     pins: Annotated[int, typer.Option(help="number of pins of the generated world", min=200)] = 5000,
     folder: Annotated[Path, typer.Option(help="where the world, the run and the home go")] = Path("demo"),
-    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen at", min=0, max=65535)] = 8000,
+    host: HostOption = None,
+    port: PortOption = None,
     serving: Annotated[bool, typer.Option("--serve/--no-serve", help="serve it at the end")] = True,
 ) -> None:
     """Generate a small world, run everything on it and serve it with the console."""
@@ -273,10 +274,10 @@ def config_show(
 ) -> None:
     """Every setting and its value: the offline ones, then the service's (keys masked)."""
     from offline.config import load_config
-    from service.settings import Settings
+    from service.settings import load_settings
 
     offline = load_config(preset, config, set_ or ()).model_dump()
-    service = Settings.from_env(os.environ).masked()
+    service = load_settings().masked()
     if as_json:
         print(json.dumps({"offline": offline, "service": service}, default=str))
         return

@@ -158,7 +158,7 @@ _RUNNERS = {"prepare": _prepare, "train": _train, "embed": _embed, "index": _ind
 def _check_earlier(run: RunFolder, stage: str, dataset: Path, config: RunConfig, reuse: Reuse | None) -> None:
     for earlier in STAGES[: STAGES.index(stage)]:
         if not run.is_done(earlier, stage_inputs(earlier, dataset, config, reuse)):
-            raise UserError(f"{run.path}: {stage} needs {earlier}, which is not done for this data set and these settings")
+            raise UserError(f"{run.path}: {stage} needs {earlier} done for this data set and these settings")
 
 
 @contextmanager
