@@ -14,7 +14,7 @@ HomeOption = Annotated[
     Path, typer.Option("--home", envvar="PINSAGE_HOME", help="where releases, the private Redis's data and logs live")
 ]
 HostOption = Annotated[str | None, typer.Option(help="address to listen at; 127.0.0.1 if nothing else is set")]
-PortOption = Annotated[int | None, typer.Option(help="port to listen at; 8000 if nothing else is set", min=0, max=65535)]
+PortOption = Annotated[int | None, typer.Option(help="port to listen at; 8000 if none is set", min=0, max=65535)]
 PresetOption = Annotated[str, typer.Option("--preset", help="default, or paper: as the paper states it")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as wanted")]
