@@ -154,7 +154,7 @@ def test_a_long_home_gets_a_short_socket(tmp_path: Path) -> None:
     with open_redis(home, ENVIRON) as first, open_redis(home, ENVIRON) as second:
         assert server_of(first).pid == server_of(second).pid
         assert len(first.address) < 108
-        assert (home / "redis" / "appendonlydir").is_dir()
+        assert any((home / "redis").rglob("*.aof"))
 
 
 def test_a_folder_of_somebody_else_is_refused(home: Path, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_damaged_file_is_an_error_that_says_where_to_look(home: Path) -> None:
     with open_redis(home, ENVIRON) as source, sync_client(source) as client:
         for number in range(200):
             client.set(f"key{number}", "value")
-    journal = next((home / "redis" / "appendonlydir").glob("*.incr.aof"))
+    journal = next((home / "redis").rglob("*.aof"))
     data = bytearray(journal.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 40] = b"?" * 40
     journal.write_bytes(data)
@@ -182,7 +182,7 @@ def test_a_file_cut_by_a_crash_is_read_up_to_there(home: Path) -> None:
     with open_redis(home, ENVIRON) as source, sync_client(source) as client:
         for number in range(100):
             client.rpush("numbers", number)
-    journal = next((home / "redis" / "appendonlydir").glob("*.incr.aof"))
+    journal = next((home / "redis").rglob("*.aof"))
     os.truncate(journal, journal.stat().st_size - 5)
     with open_redis(home, ENVIRON) as source, sync_client(source) as client:
         assert client.llen("numbers") == 99
