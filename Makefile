@@ -51,7 +51,7 @@ lock: $(BIN)/python  ## resolve all versions anew and write them into constraint
 	rm -rf build/lock && $(BIN)/python -m venv build/lock
 	build/lock/bin/python -m pip install $(PIP_FLAGS) $(TORCH) '.[$(EXTRAS)]'
 	sed '/^#/!d' constraints.txt > build/lock/constraints.txt
-	build/lock/bin/python -m pip freeze --exclude pinsage | sed -e 's/+[[:alnum:].]*$$//' \
+	build/lock/bin/python -m pip freeze --all --exclude pinsage --exclude pip | sed -e 's/+[[:alnum:].]*$$//' \
 		-e '/^nvidia-/d;/^cuda-/d;/^triton==/d' >> build/lock/constraints.txt  # torch itself names these, build by build
 	mv build/lock/constraints.txt constraints.txt
 
