@@ -74,9 +74,11 @@ class Live:
 
     async def stop(self) -> None:
         """End everything that `start` began."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Again and again, because asyncio.wait_for of Python 3.11, inside the client, can swallow a cancellation.
+        while running := [task for task in self._tasks if not task.done()]:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=0.1)
         self._switch.close()
         self._threads.shutdown()
         for client in self._clients:
