@@ -122,7 +122,6 @@ def test_documented_scripts_exist(arguments: list[str]) -> None:
 @pytest.mark.parametrize("arguments", commands_named("curl"))
 def test_documented_calls_have_a_route(arguments: list[str]) -> None:
     from service.app import create_app
-
     from service.settings import load_settings
 
     address = next(word for word in arguments if re.search(r"://|:8000", word))
