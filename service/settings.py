@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(2**20, ge=1024, le=2**28, description="longest request body")
     body_seconds: float = Field(10.0, gt=0, le=600, description="a body must arrive within this time")
     max_inflight: int = Field(64, ge=1, le=10_000, description="requests worked on at once; more are shed")
-    max_live_pins: int = Field(200_000, ge=1, description="new pins held in memory until a reindex")
+    max_live_pins: int = Field(100_000, ge=1, description="new pins held in memory until a reindex")
     native_threads: int = Field(
         default_factory=lambda: max(1, min(4, os.cpu_count() or 1)),
         ge=1,

@@ -1,0 +1,130 @@
+"""The HTTP application: `create_app` puts the parts together, the lifespan starts and stops what lives behind them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from model.redis_clients import async_client
+from model.redis_server import URL_VARIABLE, open_redis
+from service import errors, routes_admin, routes_boards, routes_pins, routes_system, routes_users
+from service.child_worker import ChildWorker, worker_command
+from service.dependencies import Parts
+from service.jobs import Jobs
+from service.live import Live
+from service.metrics import Metrics, RequestTimer
+from service.middleware import Admission, BodyLimit, RequestContext
+from service.openapi import describe_api
+from service.security import Gate, parse_keys
+from service.settings import Settings
+
+DESCRIPTION = """Related pins and home feeds from a PinSage model; a pin that is put in takes part at once.
+
+Bodies are JSON whatever their content type says. Errors are RFC 9457 problems with a stable `type`. Where keys are set,
+send `Authorization: Bearer KEY` or `X-API-Key: KEY`; the scope that a call needs stands at it as `x-scope`."""
+
+ROUTERS = (
+    routes_pins.reads,
+    routes_pins.writes,
+    routes_users.reads,
+    routes_users.writes,
+    routes_boards.writes,
+    routes_admin.admin,
+    routes_system.probes,
+    routes_system.reads,
+    routes_system.pages,
+)
+
+
+def create_app(settings: Settings, environ: Mapping[str, str] = os.environ) -> FastAPI:
+    """The service as an ASGI application; nothing is opened before its lifespan starts.
+
+    Raises UserError when the keys cannot be read.
+    """
+    metrics = Metrics()
+    app = FastAPI(
+        title="pinsage",
+        version=version("pinsage"),
+        description=DESCRIPTION,
+        lifespan=_lifespan(settings, environ, metrics),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        middleware=_middleware(settings, metrics),
+    )
+    app.state.gate = Gate(parse_keys(settings.keys.get_secret_value() if settings.keys else None))
+    app.state.draining = False
+    for kind in (errors.Problem, *errors.FAILURES):
+        app.add_exception_handler(kind, errors.answer_problem if kind is errors.Problem else errors.answer_failure)
+    app.add_exception_handler(HTTPException, errors.answer_http_error)
+    app.add_exception_handler(RequestValidationError, errors.answer_invalid)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/console", routes_system.Files(directory=routes_system.CONSOLE))
+    if settings.images_dir is not None:
+        app.mount("/images", routes_system.Files(directory=settings.images_dir, check_dir=False))
+    app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
+    return app
+
+
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+    """From outside to inside."""
+    budget = settings.max_body_bytes * settings.max_inflight
+    return [
+        Middleware(RequestContext),
+        Middleware(RequestTimer, metrics=metrics),
+        Middleware(
+            BodyLimit,
+            limit=settings.max_body_bytes,
+            seconds=settings.body_seconds,
+            budget=budget,
+            shed=metrics.count_shed,
+        ),
+        Middleware(Admission, places=settings.max_inflight, shed=metrics.count_shed),
+    ]
+
+
+def _lifespan(settings: Settings, environ: Mapping[str, str], metrics: Metrics) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.parts = await _start(settings, environ, metrics, stack)
+            yield
+            app.state.draining = True
+
+    return lifespan
+
+
+async def _start(settings: Settings, environ: Mapping[str, str], metrics: Metrics, stack: AsyncExitStack) -> Parts:
+    """Open Redis, the catalogue and the worker; the stack closes them in the opposite order."""
+    if settings.redis_url is not None:
+        environ = {**environ, URL_VARIABLE: settings.redis_url.get_secret_value()}
+    source = stack.enter_context(open_redis(settings.home, environ))
+    client = async_client(source)
+    stack.push_async_callback(client.aclose)
+    live = Live(settings.home, source, max_live_pins=settings.max_live_pins, native_threads=settings.native_threads)
+    stack.push_async_callback(live.stop)
+    await live.start()
+    worker = _child_worker(settings, environ)
+    if worker is not None:
+        worker.start()
+        stack.push_async_callback(worker.stop)
+    parts = Parts(live=live, jobs=Jobs(client), metrics=metrics, worker=worker)
+    metrics.watch(parts.status)
+    return parts
+
+
+def _child_worker(settings: Settings, environ: Mapping[str, str]) -> ChildWorker | None:
+    command = worker_command(settings.home) if settings.worker == "child" else None
+    if command is None:
+        return None
+    return ChildWorker(command, log=settings.home / "logs" / "worker.log", environ=environ)

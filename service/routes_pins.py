@@ -1,0 +1,156 @@
+"""Related pins, search by words, and the pins themselves."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from model.changes import PinRecord
+from service.answers import BatchOut, BatchResult, ItemOut, NeighborOut, PageOut, PinOut, PutOut
+from service.cursor import MAX_OFFSET, Cursor, decode_cursor, encode_cursor
+from service.dependencies import LiveDep, MetricsDep, PinId
+from service.routing import WITH_BODY, ReadRoute, WriteRoute, problems
+from service.schemas import Content, ListQuery, PinIn, RelatedBatchIn, SearchQuery, StoredQuery
+from service.views import Item, Page, PinContentIn
+
+reads = APIRouter(prefix="/v1", tags=["pins"], route_class=ReadRoute)
+writes = APIRouter(prefix="/v1", tags=["pins"], route_class=WriteRoute)
+
+
+@reads.get(
+    "/pins/{pin_id}/related",
+    summary="Pins that are like a pin",
+    responses=problems("unknown-pin", "malformed-cursor", "not-ready"),
+)
+async def related_pins(pin_id: PinId, query: Annotated[ListQuery, Query()], live: LiveDep) -> PageOut:
+    """The pins nearest to a pin, best first, the pin itself left out."""
+    wanted = ("related", pin_id, query.category, query.language, *query.exclude)
+    found = await live.related(pin_id, **list_arguments(query, wanted))
+    return page_out(found, wanted)
+
+
+@reads.post(
+    "/related",
+    summary="Pins that are like each of several pins or contents",
+    responses=problems(*WITH_BODY, "not-ready"),
+)
+async def related_batch(body: RelatedBatchIn, live: LiveDep) -> BatchOut:
+    """Many queries at once. Content is embedded as a new pin's would be, and not stored."""
+    batch = await live.related_batch([_batch_query(query) for query in body.queries], limit=body.limit)
+    results = [
+        BatchResult(items=[], error="unknown-pin") if items is None else BatchResult(items=items_out(items))
+        for items in batch.results
+    ]
+    return BatchOut(release=batch.release, results=results)
+
+
+@reads.get("/search", summary="Pins by words", responses=problems("not-ready"))
+async def search_pins(query: Annotated[SearchQuery, Query()], live: LiveDep) -> PageOut:
+    """Pins whose title or annotations hold the words, or begin with them."""
+    found = await live.search_text(query.q, query.limit)
+    return PageOut(release=live.release_id, items=items_out(found), next=None)
+
+
+@reads.get("/pins/{pin_id}", summary="A pin", responses=problems("unknown-pin", "not-ready"))
+async def get_pin(pin_id: PinId, live: LiveDep) -> PinOut:
+    """What is stored of a pin."""
+    return PinOut.model_validate(await live.get_pin(pin_id))
+
+
+@writes.put(
+    "/pins/{pin_id}",
+    summary="Put a pin in, or replace it",
+    status_code=201,
+    responses={
+        200: {"model": PutOut, "description": "Replaced"},
+        201: {"description": "New"},
+        **problems(*WITH_BODY, "not-ready", "store-unavailable", "live-full"),
+    },
+)
+async def put_pin(pin_id: PinId, body: PinIn, response: Response, live: LiveDep, metrics: MetricsDep) -> PutOut:
+    """Embeds the pin from its content and its boards, stores it, and answers when it can be found.
+
+    A pin is replaced whole: what the body leaves out is gone afterwards.
+    """
+    result = await live.put_pin(_record(pin_id, body))
+    metrics.observe_embedding(result.timings)
+    response.status_code = 201 if result.created else 200
+    neighbors = [NeighborOut(pin_id=neighbor, weight=weight) for neighbor, weight in result.neighbors]
+    return PutOut(pin_id=pin_id, release=result.release, neighbors=neighbors, timings=result.timings)
+
+
+@writes.delete(
+    "/pins/{pin_id}",
+    summary="Take a pin out",
+    status_code=204,
+    responses=problems("unknown-pin", "not-ready", "store-unavailable"),
+)
+async def delete_pin(pin_id: PinId, live: LiveDep) -> None:
+    """The pin is found no more; putting it again brings it back."""
+    await live.delete_pin(pin_id)
+
+
+def list_arguments(query: ListQuery, wanted: tuple[Any, ...]) -> dict[str, Any]:
+    """The arguments of a list that `wanted` describes; raises Problem for a cursor of another list."""
+    offset = decode_cursor(query.cursor, wanted).offset if query.cursor else 0
+    return {
+        "limit": query.limit,
+        "offset": offset,
+        "exclude": query.exclude,
+        "category": query.category,
+        "language": query.language,
+    }
+
+
+def page_out(page: Page, wanted: tuple[Any, ...]) -> PageOut:
+    """A page with the cursor of the next one."""
+    following = page.next_offset
+    ends = following is None or following >= MAX_OFFSET
+    cursor = None if ends or following is None else encode_cursor(Cursor(page.release, following), wanted)
+    return PageOut(release=page.release, items=items_out(page.items), next=cursor)
+
+
+def items_out(items: list[Item]) -> list[ItemOut]:
+    """Items as they are sent."""
+    return [
+        ItemOut(
+            pin_id=item.pin_id,
+            score=item.score,
+            title=item.title,
+            image_url=item.image_url,
+            reason=item.reason,
+            source_pin_id=item.source_pin_id,
+        )
+        for item in items
+    ]
+
+
+def _batch_query(query: str | StoredQuery | Content) -> str | PinContentIn:
+    if isinstance(query, str):
+        return query
+    if isinstance(query, StoredQuery):
+        return query.pin_id
+    return PinContentIn(
+        title=query.title,
+        annotations=tuple(query.annotations or ()),
+        description=query.description,
+        visual=None if query.visual is None else tuple(query.visual),
+        boards=tuple(query.boards or ()),
+    )
+
+
+def _record(pin_id: str, body: PinIn) -> PinRecord:
+    return PinRecord(
+        pin_id=pin_id,
+        title=body.title,
+        annotations=tuple(body.annotations or ()),
+        description=body.description,
+        image_url=body.image_url,
+        visual=None if body.visual is None else tuple(body.visual),
+        category=body.category,
+        language=body.language,
+        boards=tuple(dict.fromkeys(body.boards or ())),
+        created_at=int(time.time()),
+    )
