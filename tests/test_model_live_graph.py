@@ -224,3 +224,19 @@ def test_readers_never_see_half_a_change(readers: tuple[LiveGraph, list[str]]) -
         if faults:
             break
     assert live.num_pins == NUM_PINS + 1200
+
+
+def test_a_walk_between_the_two_halves_of_a_removal_ends_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer has emptied the board, and the pin still names it: what a reader may meet at that instant."""
+    live = LiveGraph(graph_of([(1, 0), (0, 1)], 2, 2))
+
+    def interrupt(node: int, value: int) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(live._pins, "delete", interrupt)
+    with pytest.raises(InterruptedError):
+        live.remove_edge(1, 0)
+    assert live.boards_of(1).tolist() == [0]
+    found = live.neighbors(1, CONFIG, seed=0)
+    assert (found.ids_BT == -1).all()
+    assert found.weights_BT.sum() == 0
