@@ -17,6 +17,7 @@ import typer
 
 from offline.cli import app
 from offline.config import parse_config
+from offline.tables import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "bench/README.md", ROOT / "deploy/README.md"]
@@ -148,6 +149,17 @@ def test_documented_settings_files_are_accepted(block: Block) -> None:
 def test_the_page_of_settings_is_up_to_date() -> None:
     written = runpy.run_path(str(ROOT / "docs/write_configuration.py"))["page"]()
     assert (ROOT / "docs/configuration.md").read_text() == written, "run: make docs"
+
+
+def test_the_page_of_data_sets_names_every_table_and_column() -> None:
+    """A row of its table names tables, then columns; those in bold must be there."""
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*?) \|", (ROOT / "docs/datasets.md").read_text(), re.MULTILINE)
+    described = {table: columns for tables, columns in rows for table in re.findall(r"\w+", tables) if table in COLUMNS}
+    wanted = {
+        table: ", ".join(f"**`{c.name}`**" if c.required else f"`{c.name}`" for c in columns)
+        for table, columns in COLUMNS.items()
+    }
+    assert described == wanted
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.relative_to(ROOT).as_posix()) for p in PAGES if p.exists()])
