@@ -85,10 +85,15 @@ function hash(text) {
 }
 
 const REASONS = {
-  related: "Alike", because_you_saved: "Because you saved", because_you_clicked: "Because you looked at",
-  trending: "Trending", fresh: "New", search: "Found",
+  saved_together: "Saved together", similar: "Alike", because_you_saved: "Because you saved", because_you_clicked: "Because you looked at",
+  trending: "Trending", popular: "Popular", fresh: "New", title: "In the title", annotation: "In its tags",
 };
-const inWords = (reason) => REASONS[reason] || reason.replaceAll("_", " ");
+const titles = new Map(); // of the pins that this page has shown, to name them in reasons
+
+function why(pin) {
+  const source = pin.source_pin_id;
+  return (REASONS[pin.reason] || pin.reason.replaceAll("_", " ")) + (source ? ` ${titles.get(source) || source}` : "");
+}
 
 /** One pin as a list item; `acts` are [label, function] buttons below it. */
 export function card(pin, acts = []) {
@@ -96,11 +101,11 @@ export function card(pin, acts = []) {
   const bar = make("i");
   bar.style.setProperty("--share", share);
   const scored = pin.score !== 0;
-  const why = make("span", { class: "why" },
-    make("span", { title: pin.source_pin_id || null }, inWords(pin.reason || "") + (pin.source_pin_id ? ` ${pin.source_pin_id}` : "")),
-    scored ? make("span", { title: "cosine" }, pin.score.toFixed(3)) : null);
+  titles.set(pin.pin_id, pin.title || pin.pin_id);
+  const reason = make("span", { class: "why" }, make("span", { title: why(pin) }, why(pin)),
+    scored ? make("span", { title: "score" }, pin.score.toFixed(3)) : null);
   const link = make("a", { href: pinLink(pin.pin_id) }, picture(pin),
-    make("span", { class: "words" }, make("span", { class: "title" }, pin.title || pin.pin_id), why,
+    make("span", { class: "words" }, make("span", { class: "title" }, pin.title || pin.pin_id), reason,
       scored ? make("span", { class: "score", "aria-hidden": "true" }, bar) : null));
   const buttons = acts.map(([label, act]) =>
     make("button", { type: "button", onclick: act, "aria-label": `${label}: ${pin.title || pin.pin_id}` }, label));

@@ -91,7 +91,7 @@ async function addPin() {
     await attempt(async () => outcome.replaceChildren(...await put(new FormData(form))));
     button.disabled = false;
   });
-  return [make("div", { class: "columns" }, form, outcome)];
+  return [make("div", { class: "split" }, form, outcome)];
 }
 
 async function put(form) {
@@ -101,16 +101,21 @@ async function put(form) {
   for (const name of ["title", "category", "image_url"]) if (form.get(name).trim()) body[name] = form.get(name).trim();
   const answer = await call("PUT", path("v1", "pins", id), body);
   const related = await call("GET", `${path("v1", "pins", id)}/related?limit=12`);
-  const total = answer.timings.total === undefined ? "" : ` in ${(answer.timings.total * 1000).toFixed(1)} ms`;
-  const neighbors = answer.neighbors.slice(0, 12).map(({ pin_id: neighbor, weight }) => make("li", {},
-    make("div", { class: "row" }, make("a", { href: pinLink(neighbor) }, neighbor), make("span", { class: "hint" }, weight.toFixed(3))),
-    make("progress", { value: weight, max: answer.neighbors[0].weight, "aria-label": `weight of ${neighbor}` })));
+  const nearest = answer.neighbors.slice(0, 9);
+  const pins = await Promise.all(nearest.map(({ pin_id: neighbor }) => call("GET", path("v1", "pins", neighbor))));
   return [
-    make("div", { class: "panel" }, make("h2", {}, `Put in${total}`), make("p", {}, make("a", { href: pinLink(id) }, id)),
-      make("p", { class: "hint" }, neighbors.length ? "The neighbours its vector was pooled from:" : "No neighbours: embedded from its content alone."),
-      make("ul", { class: "list" }, neighbors)),
-    head("", "Its related pins"), grid(related),
+    make("div", { class: "panel" },
+      make("h2", {}, make("a", { href: pinLink(id) }, id), ` was in after ${(answer.timings.total * 1000).toFixed(1)} ms`),
+      make("p", { class: "hint" }, pins.length ? "The neighbours that its vector was pooled from, by weight:" : "No neighbours: embedded from its content alone."),
+      make("ul", { class: "around" }, pins.map((pin, i) => neighbor(pin, nearest[i].weight, nearest[0].weight)))),
+    head("Its related pins", ""), grid(related),
   ];
+}
+
+function neighbor(pin, weight, heaviest) {
+  return make("li", {}, make("a", { href: pinLink(pin.pin_id), title: `weight ${weight.toFixed(3)}` }, picture(pin),
+    make("span", {}, make("span", { class: "title" }, pin.title || pin.pin_id),
+      make("progress", { value: weight, max: heaviest, "aria-label": `weight ${weight.toFixed(3)}` }))));
 }
 
 const VIEWS = { "": start, search, pin: showPin, feed, add: addPin, status: () => showStatus(main) };

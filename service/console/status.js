@@ -5,6 +5,10 @@ import { attempt, call, make, path, say } from "./cards.js";
 const MODES = {
   index: "index: new and changed pins, quickest", embed: "embed: every vector anew", train: "train: the model too",
 };
+const NUMBERS = {
+  index_vectors: "pins in the release", live_pins: "new pins since", delta_vectors: "vectors since", live_boards: "new boards since",
+  follower_lag_entries: "changes behind Redis", quarantined_entries: "damaged changes",
+};
 const ended = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
 const count = (value) => (typeof value === "number" ? value.toLocaleString("en") : value ?? "–");
 
@@ -39,12 +43,19 @@ async function drawServed(panel) {
   ]);
   const number = (label, value) => make("div", {}, make("b", {}, count(value)), make("span", {}, label));
   const reasons = (ready.reasons || []).map((reason) => make("p", { class: "bad" }, reason));
-  const facts = Object.entries(status).filter(([, value]) => ["number", "string"].includes(typeof value));
+  for (const trouble of [status.trouble, status.worker].filter(Boolean)) reasons.push(make("p", { class: "bad" }, trouble));
   panel.replaceChildren(
     make("div", { class: "row" }, make("h2", {}, "Served now"), ready.status === "ok" ? make("span", { class: "mark" }, "ready") : null),
     ...reasons,
-    make("div", { class: "numbers" }, facts.map(([name, value]) =>
-      number(name.replaceAll("_", " "), typeof value === "number" && !Number.isInteger(value) ? value.toFixed(1) : value))));
+    make("p", {}, status.release || "no release"),
+    make("p", { class: "hint" }, status.release ? `made ${span(status.release_age_seconds)} ago` : ""),
+    make("div", { class: "numbers" }, Object.entries(NUMBERS).map(([name, label]) => number(label, status[name]))));
+}
+
+function span(seconds) {
+  const units = [[86400, "days"], [3600, "hours"], [60, "minutes"]];
+  const [size, name] = units.find(([length]) => seconds >= 2 * length) || [1, "seconds"];
+  return `${Math.round(seconds / size)} ${name}`;
 }
 
 function reindexForm(renew) {
