@@ -49,24 +49,25 @@ class Target(Protocol):
 
 
 class Follower:
-    """Runs until cancelled; whatever Redis does, it goes on when Redis is back."""
+    """Follows the log step by step; whatever Redis does, it goes on when Redis is back."""
 
     def __init__(self, store: Store, client: Redis, target: Target) -> None:
         self._store, self._client, self._target = store, client, target
         self._epoch: str | None = None
+        self._entered = False
         self.last_seq: int | None = None
         self.last_contact: float | None = None
 
-    async def run(self) -> None:
-        """Follow; never returns."""
-        while True:
-            try:
+    async def step(self) -> None:
+        """Wait for changes and take them in, or, at first and after a gap, all that we have missed; to be repeated."""
+        try:
+            if not self._entered:
                 await self._enter()
-                while await self._step():
-                    pass
-            except (StoreUnavailable, RedisError, OSError) as error:
-                logger.info("the change log cannot be read: %s", error)
-                await asyncio.sleep(PAUSE)
+            self._entered = await self._advance()
+        except (StoreUnavailable, RedisError, OSError) as error:
+            logger.info("the change log cannot be read: %s", error)
+            self._entered = False
+            await asyncio.sleep(PAUSE)
 
     async def _enter(self) -> None:
         """Find out which life of the database it is, and read all that we have missed."""
@@ -78,7 +79,7 @@ class Follower:
         await self._target.catch_up()
         self._touch(self._target.position())
 
-    async def _step(self) -> bool:
+    async def _advance(self) -> bool:
         """Wait for changes and take them in; False when all must be read anew."""
         position = self._target.position()
         streams: Any = {keyspace.CHANGES: f"{position}-0"}

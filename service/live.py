@@ -8,9 +8,8 @@ in a few threads, so that the event loop stays free. A page comes from one catal
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import datetime
@@ -30,12 +29,11 @@ from service.recent import Recent
 from service.related import related, related_batch
 from service.store import Store
 from service.switch import Serving, Switch
+from service.tasks import repeat
 from service.text_search import search_text
 from service.views import Batch, Event, Item, Page, PinContentIn, PutResult, UserState
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 START_SECONDS = 10.0  # that `start` waits for the release; a large one goes on loading
 MAX_LAG = 1_000  # changes behind: too stale to be sent requests
@@ -67,18 +65,16 @@ class Live:
 
     async def start(self) -> None:
         """Begin to load, follow and watch; returns when a release is served, or cannot be, or takes long."""
-        for work in (self._switch.watch(), self._store.watch(), self._follow()):
-            self._tasks.append(asyncio.create_task(_unending(work)))
+        for step in (self._switch.watch, self._store.watch, self._follow):
+            self._tasks.append(asyncio.create_task(repeat(step)))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._switch.looked.wait(), START_SECONDS)
 
     async def stop(self) -> None:
         """End everything that `start` began."""
-        # Again and again, because asyncio.wait_for of Python 3.11, inside the client, can swallow a cancellation.
-        while running := [task for task in self._tasks if not task.done()]:
-            for task in running:
-                task.cancel()
-            await asyncio.wait(running, timeout=0.1)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._switch.close()
         self._threads.shutdown()
         for client in self._clients:
@@ -135,7 +131,7 @@ class Live:
 
     async def _follow(self) -> None:
         await self._switch.loaded.wait()
-        await self._follower.run()
+        await self._follower.step()
 
     # --- reading ---
 
@@ -321,15 +317,6 @@ class Live:
 
     async def _run(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-
-
-async def _unending(work: Coroutine[Any, Any, None]) -> None:
-    """A task that must not end: what ends it is a fault of the program, and is logged."""
-    try:
-        await work
-    except Exception:
-        logger.exception("a background task has ended")
-        raise
 
 
 def _describe(manifest: Manifest, live: bool) -> dict[str, Any]:

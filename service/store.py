@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from redis import RedisError
+from redis import DataError, RedisError, ResponseError, WatchError
 from redis.asyncio import Redis
 
 from model import keyspace
@@ -136,12 +136,11 @@ class Store:
                 return
 
     async def watch(self) -> None:
-        """Look for Redis while it is away; runs until cancelled."""
-        while True:
-            await asyncio.sleep(PAUSE)
-            if not self._available:
-                with suppress(StoreUnavailable):
-                    await self.look()
+        """Wait a little, then look for Redis if it was away; to be repeated."""
+        await asyncio.sleep(PAUSE)
+        if not self._available:
+            with suppress(StoreUnavailable):
+                await self.look()
 
     async def look(self) -> None:
         """Ask Redis whether it is there, also when it was not a moment ago."""
@@ -156,8 +155,11 @@ class Store:
         try:
             async with asyncio.timeout(seconds):
                 answer = await work()
+        except DataError:
+            raise  # we tried to store what Redis has no type for: a fault of ours
         except (RedisError, OSError, TimeoutError) as error:
-            self._available = False
+            # What it refuses to one (out of memory, wrong type, too many writers) it may well give to another.
+            self._available = isinstance(error, ResponseError | WatchError)
             raise StoreUnavailable(f"Redis: {error or type(error).__name__}") from error
         self._available = True
         return answer

@@ -80,11 +80,10 @@ class Switch:
         self._serving = None
 
     async def watch(self) -> None:
-        """Follow the pointer; runs until cancelled."""
-        while True:
-            await self._look()
-            self.looked.set()
-            await asyncio.sleep(POLL_SECONDS)
+        """Look at the pointer and follow it, then wait a little; to be repeated."""
+        await self._look()
+        self.looked.set()
+        await asyncio.sleep(POLL_SECONDS)
 
     async def activate(self, release_id: str) -> None:
         """Serve a release and point CURRENT at it. Raises ReleaseError when it cannot be served."""

@@ -104,8 +104,8 @@ def make_network(num_features: int, *, hidden_dim: int = 24, embed_dim: int = 16
     return Inference(config, weights)
 
 
-def make_release(root: Path, world: World | None = None, *, seq: int = 0, seed: int = 0, ef: int = 128) -> Release:
-    """Write a release of a world and make it the current one."""
+def make_release(root: Path, world: World | None = None, *, seq: int = 0, seed: int = 0, live: bool = True) -> Release:
+    """Write a release of a world and, if `live`, make it the current one."""
     world = world or make_world()
     encoder = make_encoder(world, seed=seed)
     boards = [world.graph.boards_of(row) for row in range(world.num_pins)]
@@ -117,9 +117,10 @@ def make_release(root: Path, world: World | None = None, *, seq: int = 0, seed: 
     network = make_network(encoder.num_features, seed=seed)
     messages, vectors_PD = embed_all(network, x_PF, world.around)
     aside = root.parent / f"{root.name}-parts-{seq}-{seed}"
-    parts = _write_parts(aside, world, encoder, network, x_PF, messages, vectors_PD, ef)
+    parts = _write_parts(aside, world, encoder, network, x_PF, messages, vectors_PD)
     manifest = write_release(root, parts, dataset="planted", quality={}, seq=seq)
-    set_current(root, manifest.id)
+    if live:
+        set_current(root, manifest.id)
     return open_release(root, manifest.id).load()
 
 
@@ -141,7 +142,6 @@ def _write_parts(
     x_PF: np.ndarray,
     messages: list[np.ndarray],
     vectors_PD: np.ndarray,
-    ef: int,
 ) -> ReleaseParts:
     aside.mkdir(parents=True)
     arrays = {"features": x_PF, "embeddings": vectors_PD, "visual": world.visual_PV}
@@ -153,7 +153,7 @@ def _write_parts(
     write_network_config(aside / "network.json", network.config)
     world.graph.save(aside / "graph")
     encoder.save(aside / "encoder")
-    params = IndexParams(vectors_PD.shape[1], len(vectors_PD), ef=ef)
+    params = IndexParams(vectors_PD.shape[1], len(vectors_PD))
     AnnIndex.build(vectors_PD, params).save(aside / "index")
     write_tables(aside, world)
     return ReleaseParts(

@@ -459,7 +459,7 @@ def test_a_damaged_release_does_not_replace_a_good_one(
 ) -> None:
     async def work(live: Live) -> None:
         await until(lambda: _serves(live, release_id))
-        bad = make_release(home / "releases", WORLD, seed=2)
+        bad = make_release(home / "releases", WORLD, seed=2, live=False)
         _flip(bad.folder / "embeddings.npy")
         set_current(home / "releases", bad.id)
 
@@ -475,7 +475,6 @@ def test_a_damaged_release_does_not_replace_a_good_one(
         set_current(home / "releases", release_id)
         await until(lambda: _not(noticed()))
 
-    # Made and damaged before the watch can open it.
     with_live(home, redis_source, work)
 
 

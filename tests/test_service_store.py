@@ -17,6 +17,7 @@ from model.redis_clients import async_client, sync_client
 from model.redis_server import RedisSource, open_redis
 from service.failures import StoreUnavailable
 from service.store import Store
+from service.tasks import repeat
 from service.views import Action, Event
 
 NOW = int(time.time())
@@ -282,7 +283,7 @@ def test_the_watch_finds_redis_when_it_is_back(own_redis: RedisSource) -> None:
     async def run() -> None:
         with sync_client(own_redis) as client:
             async with open_store(own_redis) as store:
-                watch = asyncio.create_task(store.watch())
+                watch = asyncio.create_task(repeat(store.watch))
                 with frozen(client), pytest.raises(StoreUnavailable):
                     await store.epoch()
                 async with asyncio.timeout(PATIENCE):
@@ -291,6 +292,19 @@ def test_the_watch_finds_redis_when_it_is_back(own_redis: RedisSource) -> None:
                 watch.cancel()
 
     asyncio.run(run())
+
+
+def test_what_redis_refuses_to_one_does_not_close_the_store(
+    redis_source: RedisSource, redis_client: redis.Redis
+) -> None:
+    async def work(store: Store) -> None:
+        redis_client.set(keyspace.recent("broken"), "not a sorted set")
+        for call in (store.user_state("broken"), record(store, Event("save", "a"), user="broken")):
+            with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+                await call
+        assert await record(store, Event("save", "a")) == 1
+
+    with_store(redis_source, work)
 
 
 def test_no_server_at_all_is_reported(tmp_path: Path) -> None:
