@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.errors import PinsageError, UserError
+from offline.cli_data import data_app
 from offline.cli_options import (
     DEFAULT_HOME,
     ConfigOption,
@@ -30,13 +32,23 @@ from offline.cli_options import (
 from offline.progress import Report, show_progress
 
 app = typer.Typer(
-    help="Related items and home feeds from your own graph: PinSage trained on your data, served live.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_app)
 config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="say which version this is, and end")] = False,
+) -> None:
+    """Related items and home feeds from your own graph: PinSage trained on your data, served live."""
+    if version:
+        print(f"pinsage {importlib.metadata.version('pinsage')}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -58,47 +70,6 @@ def main() -> None:
 def _fail(error: PinsageError, code: int) -> None:
     print(f"pinsage: {error}", file=sys.stderr)
     sys.exit(code)
-
-
-@app.command()
-def generate(
-    out: Annotated[Path, typer.Argument(help="folder to write", show_default=False)],
-    pins: Annotated[int, typer.Option(help="number of pins", min=100)] = 5000,
-    seed: Annotated[int, typer.Option(help="same seed, same world")] = 1,
-    images: Annotated[bool, typer.Option(help="draw a picture per pin")] = True,
-) -> None:
-    """Make a synthetic world: topics, boards that mix them, sessions, drawn pictures."""
-    from offline.synthetic import generate_world
-
-    with show_progress("generate") as report:
-        generate_world(out, num_pins=pins, seed=seed, images=images, progress=report)
-
-
-@app.command("import")
-def import_(
-    format: Annotated[str, typer.Argument(help="citeulike, movietweetings or csv", show_default=False)],
-    source: Annotated[Path, typer.Argument(help="the publisher's folder, or the CSV file", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="data set folder to write", show_default=False)],
-) -> None:
-    """Turn a publisher's files into a data set."""
-    from offline.importers.registry import import_dataset
-
-    summary = import_dataset(format, source, out)
-    print(f"{out}: {summary}")
-
-
-@app.command()
-def validate(dataset: DatasetPath, as_json: JsonOption = False) -> None:
-    """List every fault of a data set, with file, row and column."""
-    from offline.validation import validate_dataset
-
-    faults = validate_dataset(dataset)
-    for fault in faults:
-        print(json.dumps(vars(fault)) if as_json else str(fault))
-    if faults:
-        raise UserError(f"{dataset}: {len(faults)} faults")
-    if not as_json:
-        print(f"{dataset}: no faults")
 
 
 @app.command()

@@ -44,12 +44,15 @@ def write_planted(folder: Path, seed: int = 0) -> Path:
         for board in rng.choice(BOARDS_EACH, 3, replace=False)
     ]
     pl.DataFrame(edges, ["pin_id", "board_id"], orient="row").write_csv(folder / "edges.csv")
+    taken: set[tuple[str, ...]] = set()
     for split, count in (("train", 200), ("valid", 30), ("test", 60)):
-        pairs = set()
+        pairs: list[tuple[str, ...]] = []
         while len(pairs) < count:
-            first, second = rng.choice(PINS_EACH, 2, replace=False)
             cluster = int(rng.integers(NUM_CLUSTERS))
-            pairs.add((pin(cluster, first), pin(cluster, second)))
+            pair = tuple(pin(cluster, number) for number in rng.choice(PINS_EACH, 2, replace=False))
+            if tuple(sorted(pair)) not in taken:
+                taken.add(tuple(sorted(pair)))
+                pairs.append(pair)
         table = pl.DataFrame(sorted(pairs), ["query_pin_id", "related_pin_id"], orient="row")
         table.write_csv(folder / f"pairs_{split}.csv")
     return folder
