@@ -35,8 +35,9 @@ from service.views import Action, Event, UserState
 
 T = TypeVar("T")
 
-WRITE_SECONDS = 0.9
+WRITE_SECONDS = 0.8
 READ_SECONDS = 0.4
+PING_SECONDS = 0.2
 REPLAY_SECONDS = 10.0  # for a thousand changes
 PAUSE = 0.25  # seconds between two looks for Redis while it is away
 MAX_HIDES = 1_000
@@ -144,7 +145,9 @@ class Store:
 
     async def look(self) -> None:
         """Ask Redis whether it is there, also when it was not a moment ago."""
-        await self._try(self._client.ping, READ_SECONDS)
+        self._available = await self._answers()
+        if not self._available:
+            raise StoreUnavailable("Redis does not answer")
 
     async def _ask(self, work: Callable[[], Awaitable[T]], seconds: float) -> T:
         if not self._available:
@@ -158,11 +161,20 @@ class Store:
         except DataError:
             raise  # we tried to store what Redis has no type for: a fault of ours
         except (RedisError, OSError, TimeoutError) as error:
-            # What it refuses to one (out of memory, wrong type, too many writers) it may well give to another.
-            self._available = isinstance(error, ResponseError | WatchError)
+            # What it refuses to one (out of memory, wrong type, too many writers) it may well give to another; and a
+            # slow answer is no outage when the next one comes.
+            self._available = isinstance(error, ResponseError | WatchError) or await self._answers()
             raise StoreUnavailable(f"Redis: {error or type(error).__name__}") from error
         self._available = True
         return answer
+
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await self._client.ping()
+        except (RedisError, OSError, TimeoutError):
+            return False
+        return True
 
 
 def _marker(user_id: str, event: Event) -> str | None:

@@ -132,7 +132,7 @@ class Switch:
                 elif self._is_due(release_id):
                     await self._load(release_id)
             except StoreUnavailable as error:
-                self._note(release_id, f"release {release_id} waits for Redis: {error}", retry=5.0)
+                self._note(release_id, f"release {release_id} waits for Redis: {error}", retry=2.0)
             except (PinsageError, OSError, ValueError, MemoryError) as error:
                 logger.error("release %s cannot be served: %s", release_id, error)
                 self._note(release_id, f"release {release_id} cannot be served: {error}")

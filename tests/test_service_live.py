@@ -386,7 +386,7 @@ def test_without_a_release_nothing_is_ready(home: Path, redis_source: RedisSourc
             with pytest.raises(NotReady):
                 await call
         assert await live.record_events("u", [Event("save", "p0", board_id="mine")]) == 1
-        make_release(home / "releases", WORLD)
+        await asyncio.to_thread(make_release, home / "releases", WORLD)
         await until(lambda: _ready(live))
         assert "mine" in (await live.get_pin("p0"))["boards"]
 
@@ -402,7 +402,7 @@ def test_a_new_release_takes_over_with_every_live_change(
         seq = await live._store.last_seq()
         await live.put_pin(pin("late"))
         # It says that it includes "early" and the edge, but its data do not: what is below `seq` is not replayed.
-        newer = make_release(home / "releases", make_world(150), seq=seq, seed=1)
+        newer = await asyncio.to_thread(make_release, home / "releases", make_world(150), seq=seq, seed=1)
         await until(lambda: _serves(live, newer.id))
         assert await has(live, "p140")
         assert await has(live, "late")
@@ -459,16 +459,15 @@ def test_a_damaged_release_does_not_replace_a_good_one(
 ) -> None:
     async def work(live: Live) -> None:
         await until(lambda: _serves(live, release_id))
-        bad = make_release(home / "releases", WORLD, seed=2, live=False)
+        bad = await asyncio.to_thread(make_release, home / "releases", WORLD, seed=2, live=False)
         _flip(bad.folder / "embeddings.npy")
         set_current(home / "releases", bad.id)
 
         async def noticed() -> bool:
-            return live.status()["trouble"] is not None
+            return "embeddings.npy" in (live.status()["trouble"] or "")
 
         await until(noticed)
         assert live.release_id == release_id
-        assert "embeddings.npy" in live.status()["trouble"]
         assert live.ready() == (True, [])
         with pytest.raises(ReleaseError, match=r"embeddings\.npy"):
             await live.activate(bad.id)
