@@ -191,6 +191,5 @@ class Feed:
 
     @cached_property
     def _trending_rows(self) -> list[int]:
-        rows = self._catalogue.rows(self._asked.trending)
-        found: list[int] = rows[self._shelves.passes(rows, self._asked.wanted)].tolist()
+        found: list[int] = self._shelves.trending(self._asked.trending, self._asked.wanted).tolist()
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,16 @@ class Shelves:
         self._catalogue = catalogue
         self._made: OrderedDict[tuple[str, Filter], Ints] = OrderedDict()
         self._lock = threading.Lock()
+        self._trends: tuple[Sequence[str], Ints] = (), np.empty(0, np.int64)
+
+    def trending(self, pin_ids: Sequence[str], wanted: Filter) -> Ints:
+        """Those of these pins that exist and are let through; looked up once while it is the same list."""
+        names, rows = self._trends
+        if names is not pin_ids:
+            found = np.array([self._catalogue.directory.pins.row(pin_id) for pin_id in pin_ids], np.int64)
+            rows = found[found >= 0]
+            self._trends = pin_ids, rows
+        return self._still(rows, wanted)
 
     def popular(self, wanted: Filter) -> Ints:
         """Existing pins that a filter lets through: those of the release that are on most boards, then live ones."""

@@ -44,7 +44,7 @@ MAX_HIDES = 1_000
 POPULARITY = {"save": 1.0, "click": 0.3}  # an impression is our doing, and a hide is about one user's taste
 POPULAR_DAYS = 7
 POPULAR_HALF_LIFE = 2.0  # days
-POPULAR_DEPTH = 300  # pins of a day
+POPULAR_DEPTH = 300  # pins of a day, and of all days together
 
 
 class Store:
@@ -116,7 +116,7 @@ class Store:
             for pin, weight in pins:
                 name = pin.decode()
                 weights[name] = weights.get(name, 0.0) + weight * 0.5 ** (age / POPULAR_HALF_LIFE)
-        return sorted(weights, key=lambda pin: (-weights[pin], pin))
+        return sorted(weights, key=lambda pin: (-weights[pin], pin))[:POPULAR_DEPTH]
 
     async def epoch(self) -> str:
         """The id of this life of the database; made when there is none."""
