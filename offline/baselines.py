@@ -23,6 +23,7 @@ from offline.ranking import TIE, Block, Method, ScoreBlock, Scorer
 Array = npt.NDArray[Any]
 WORD = re.compile(r"[a-z0-9]+")
 CHUNK = 65_536
+MAX_KEPT = 30_000_000  # entries of a matrix whose transpose is kept beside it
 Text = tuple[str | None, Sequence[str], str | None]
 """title, annotations, description"""
 
@@ -74,14 +75,14 @@ def both(first: Method, second: Method) -> Method:
 def pixie(graph_AB: sp.csr_matrix) -> Method:
     """Expected visits of walks of one hop, going on to a second with probability 1/2, exact (after Pixie, WWW 2018)."""
     out_AB, back_BA = _stochastic(graph_AB), _stochastic(graph_AB.T.tocsr())
-    back_AB = back_BA.T.tocsr()
+    back = Columns(back_BA.T.tocsr())
 
     def of(queries_Q: Array) -> ScoreBlock:
         first_QB = out_AB[queries_Q]
         second_QB = (first_QB @ back_BA) @ out_AB
 
         def score(block: Block) -> Array:
-            back_BC = back_AB[block].T
+            back_BC = back(block)
             scores: Array = (first_QB @ back_BC + 0.5 * (second_QB @ back_BC)).toarray()
             return scores
 
@@ -101,6 +102,22 @@ def graph_matrix(graph: BipartiteGraph, cold_pins_E: Array, cold_boards_E: Array
     cold = sp.csr_matrix((ones_E, (cold_pins_E, cold_boards_E)), shape=(num_cold, num_boards))
     cold.data[:] = 1  # an edge that is given twice is one edge
     return sp.vstack([known, cold], format="csr")
+
+
+class Columns:
+    """Blocks of rows of a matrix, transposed; those of a small matrix are kept, since every batch asks for them."""
+
+    def __init__(self, rows: sp.csr_matrix) -> None:
+        self._rows = rows
+        self._kept: dict[tuple[int, int], sp.csr_matrix] = {}
+
+    def __call__(self, block: Block) -> sp.spmatrix:
+        if not isinstance(block, slice) or self._rows.nnz > MAX_KEPT:
+            return self._rows[block].T
+        found = self._kept.get((block.start, block.stop))
+        if found is None:
+            found = self._kept[block.start, block.stop] = self._rows[block].T.tocsr()
+        return found
 
 
 def tf_idf(texts: Iterable[Text]) -> sp.csr_matrix | None:
@@ -140,9 +157,11 @@ def _scaled_rows(matrix: sp.csr_matrix, divisors: Array) -> sp.csr_matrix:
 
 
 def _sparse_products(rows: sp.csr_matrix) -> Scorer:
+    columns = Columns(rows)
+
     def of(queries_Q: Array) -> ScoreBlock:
         asked = rows[queries_Q]
-        return lambda block: (asked @ rows[block].T).toarray()
+        return lambda block: (asked @ columns(block)).toarray()
 
     return of
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from offline import baselines
 from offline.evaluation_data import EvaluationData
-from offline.homefeed_eval import FeedScorer, best_of_recent, item_knn_feed, popularity_feed
+from offline.homefeed_eval import Feed, best_of_recent, item_knn_feed, popularity_feed
 from offline.ranking import TIE, Method, cosine_scorer
 
 Array = npt.NDArray[Any]
@@ -35,7 +35,7 @@ class AllMethods:
     related: Methods
     without_boards: Methods
     with_boards: Methods
-    feeds: dict[str, FeedScorer]
+    feeds: dict[str, Feed]
 
 
 def build_methods(data: EvaluationData) -> AllMethods:

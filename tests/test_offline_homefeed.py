@@ -11,7 +11,7 @@ from model.graph import BipartiteGraph
 from offline import homefeed_eval, ranking
 from offline.baselines import graph_matrix
 from offline.evaluation_data import TestUser
-from offline.homefeed_eval import FeedScorer, best_of_recent, feed_values, item_knn_feed, popularity_feed
+from offline.homefeed_eval import Feed, best_of_recent, feed_values, item_knn_feed, popularity_feed
 from offline.ranking import cosine_scorer
 
 
@@ -24,7 +24,7 @@ def user(history: list[int], held_out: list[int]) -> TestUser:
     return TestUser(np.array(history, np.int64), np.array(held_out, np.int64), len(held_out))
 
 
-def values(feed: FeedScorer, users: list[TestUser], num_pins: int, threads: int = 1) -> tuple[list[float], list[float]]:
+def values(feed: Feed, users: list[TestUser], num_pins: int, threads: int = 1) -> tuple[list[float], list[float]]:
     found = feed_values(feed, users, num_pins, threads=threads)
     return found["Recall@20"].tolist(), found["NDCG@20"].tolist()
 
@@ -63,9 +63,26 @@ def test_batches_blocks_and_threads_change_nothing(threads: int, monkeypatch: py
     assert values(feed, users, 600, threads) == whole
 
 
+def test_lists_and_full_scores_show_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole numbers make many ties; lists of 30 are enough for some users and too short for others."""
+    rng = np.random.default_rng(4)
+    pins = rng.integers(0, 5, (600, 3)).astype(np.float32) + np.float32(0.01)
+    users = [user(rng.choice(600, n, replace=False).tolist(), rng.choice(600, 9).tolist()) for n in range(1, 50)]
+    feed = best_of_recent(cosine_scorer(pins))
+    monkeypatch.setattr(homefeed_eval, "LIST", 30)
+    assert feed.of_pins is not None
+    certain = homefeed_eval._best_by_lists(feed.of_pins, users, np.arange(600), 1)
+    full = homefeed_eval._best(feed.score, users, np.arange(600))
+    assert 5 < len(certain) < 45
+    assert {place: best.tolist() for place, best in certain.items()} == {p: full[p].tolist() for p in certain}
+    assert values(feed, users, 600) == values(Feed(feed.score), users, 600)
+
+
 def test_a_user_without_history_is_shown_nothing() -> None:
     users = [user([], [3]), user([0], [1])]
     assert values(best_of_recent(cosine_scorer(LINE)), users, 600)[0] == [0, 1]
+    assert values(best_of_recent(cosine_scorer(LINE)), users[:1], 600)[0] == [0]
+    assert item_knn_feed(GRAPH).score([users[0].history])(slice(0, 5)).tolist() == [[0] * 5]
 
 
 def test_equals_do_not_stand_in_the_order_of_the_file() -> None:
@@ -81,11 +98,11 @@ GRAPH = graph_matrix(
 
 
 def test_popularity_shows_the_pins_on_most_boards() -> None:
-    scores = popularity_feed(np.array([1, 1, 1, 2, 1]))([np.array([0]), np.array([1])])(slice(0, 5))
+    scores = popularity_feed(np.array([1, 1, 1, 2, 1])).score([np.array([0]), np.array([1])])(slice(0, 5))
     assert scores.tolist() == [[1, 1, 1, 2, 1]] * 2
 
 
 def test_item_knn_sums_over_the_whole_history() -> None:
-    scores = item_knn_feed(GRAPH)([np.array([0, 2]), np.array([4])])(slice(1, 5))
+    scores = item_knn_feed(GRAPH).score([np.array([0, 2]), np.array([4])])(slice(1, 5))
     # From pins 0 and 2: pin 1 shares board 0, pin 2 is itself, pin 3 shares one of its two boards with each.
     assert scores == pytest.approx(np.array([[1, 1, 2 / math.sqrt(2), 0], [0, 0, 0, 1]]))
