@@ -10,8 +10,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 
 from model.redis_clients import async_client
 from model.redis_server import URL_VARIABLE, open_redis
@@ -66,6 +69,7 @@ def create_app(settings: Settings, environ: Mapping[str, str] = os.environ) -> F
     for kind in (errors.Problem, *errors.FAILURES):
         app.add_exception_handler(kind, errors.answer_problem if kind is errors.Problem else errors.answer_failure)
     app.add_exception_handler(HTTPException, errors.answer_http_error)
+    app.add_exception_handler(405, _answer_wrong_method)
     app.add_exception_handler(RequestValidationError, errors.answer_invalid)
     for router in ROUTERS:
         app.include_router(router)
@@ -74,6 +78,14 @@ def create_app(settings: Settings, environ: Mapping[str, str] = os.environ) -> F
         app.mount("/images", routes_system.Files(directory=settings.images_dir, check_dir=False))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
+
+
+async def _answer_wrong_method(request: Request, error: Exception) -> Response:
+    """The framework names the methods of one route only; a path may have several."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    there = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    headers = {"allow": ", ".join(sorted(there or {"GET", "HEAD"}))}
+    return errors.Problem("method-not-allowed", headers=headers).response(errors.request_id_of(request))
 
 
 def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:

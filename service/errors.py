@@ -28,7 +28,7 @@ from service.failures import (
 MEDIA_TYPE = "application/problem+json"
 MAX_FAULTS = 20  # faults listed in one answer
 MAX_POINTER = 200  # characters of a pointer: it may contain a name that the client made up
-UNION_TAGS = {"event", "batch", "id", "stored", "content"}  # branches of our models, no part of what was sent
+BRANCH = "branch:"  # begins the names of branches of our models, which are no part of what was sent
 
 
 class Kind(NamedTuple):
@@ -134,11 +134,10 @@ async def answer_problem(request: Request, error: Exception) -> Response:
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
-    """Handler of the framework's own errors: no such route, wrong method, unreadable body."""
+    """Handler of the framework's own errors: no such route, unreadable body."""
     assert isinstance(error, HTTPException)
     kind = _OF_STATUS.get(error.status_code, "internal" if error.status_code >= 500 else "invalid-request")
-    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-    return Problem(kind, headers=headers).response(request_id_of(request))
+    return Problem(kind).response(request_id_of(request))
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:
@@ -160,7 +159,7 @@ def problem_of_failure(error: Exception) -> Problem:
         case DeltaFull():
             return Problem("live-full", "POST /v1/admin/reindex makes room")
         case NotReady():
-            return Problem("not-ready", "publish a release: pinsage publish RUN")
+            return Problem("not-ready", str(error))
         case StoreUnavailable():
             return Problem("store-unavailable", "nothing was written; try again")
     return Problem("internal")
@@ -185,9 +184,8 @@ def problem_of_faults(faults: Sequence[Mapping[str, Any]]) -> Problem:
 
 def _shown(fault: Mapping[str, Any]) -> dict[str, str]:
     where, *steps = fault["loc"]
-    if steps and steps[0] in UNION_TAGS and where == "body":
-        steps = steps[1:]
-    pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+    steps = [str(step) for step in steps if not str(step).startswith(BRANCH)]
+    pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
     return {
         "in": str(where),
         "pointer": pointer[:MAX_POINTER],

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
 
 from service.answers import BoardOut
 from service.dependencies import BoardId, LiveDep, PinId
 from service.routing import WITH_BODY, WriteRoute, problems
-from service.schemas import BoardPinsIn
+from service.schemas import BoardPins, BoardPinsIn
 
 writes = APIRouter(prefix="/v1/boards", tags=["boards"], route_class=WriteRoute)
+
+EXAMPLES: Any = {"one": {"value": {"pin_id": "p-1"}}, "several": {"value": {"pin_ids": ["p-1", "p-2"]}}}
 
 
 @writes.post(
@@ -17,10 +21,14 @@ writes = APIRouter(prefix="/v1/boards", tags=["boards"], route_class=WriteRoute)
     summary="Put pins on a board",
     responses=problems("unknown-pin", *WITH_BODY, "not-ready", "store-unavailable"),
 )
-async def add_board_pins(board_id: BoardId, body: BoardPinsIn, live: LiveDep) -> BoardOut:
+async def add_board_pins(
+    board_id: BoardId, body: Annotated[BoardPins, Body(openapi_examples=EXAMPLES)], live: LiveDep
+) -> BoardOut:
     """The pins' vectors take the board into account from now on. One unknown pin refuses them all."""
-    await live.set_edges(board_id, body.all_ids, present=True)
-    return BoardOut(board_id=board_id, pin_ids=body.all_ids)
+    given = body.pin_ids if isinstance(body, BoardPinsIn) else [body.pin_id]
+    pin_ids = list(dict.fromkeys(given))
+    await live.set_edges(board_id, pin_ids, present=True)
+    return BoardOut(board_id=board_id, pin_ids=pin_ids)
 
 
 @writes.delete(

@@ -5,18 +5,32 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Body, Query, Response
 
 from model.changes import PinRecord
 from service.answers import BatchOut, BatchResult, ItemOut, NeighborOut, PageOut, PinOut, PutOut
 from service.cursor import MAX_OFFSET, Cursor, decode_cursor, encode_cursor
 from service.dependencies import LiveDep, MetricsDep, PinId
+from service.errors import invalid
+from service.failures import InvalidContent
 from service.routing import WITH_BODY, ReadRoute, WriteRoute, problems
 from service.schemas import Content, ListQuery, PinIn, RelatedBatchIn, SearchQuery, StoredQuery
 from service.views import Item, Page, PinContentIn
 
 reads = APIRouter(prefix="/v1", tags=["pins"], route_class=ReadRoute)
 writes = APIRouter(prefix="/v1", tags=["pins"], route_class=WriteRoute)
+
+EXAMPLES: Any = {
+    "full": {
+        "value": {
+            "title": "Walnut desk lamp",
+            "annotations": ["lamp", "walnut"],
+            "category": "home",
+            "boards": ["b-12", "b-77"],
+        }
+    },
+    "boards only": {"value": {"boards": ["b-12"]}},
+}
 
 
 @reads.get(
@@ -38,7 +52,10 @@ async def related_pins(pin_id: PinId, query: Annotated[ListQuery, Query()], live
 )
 async def related_batch(body: RelatedBatchIn, live: LiveDep) -> BatchOut:
     """Many queries at once. Content is embedded as a new pin's would be, and not stored."""
-    batch = await live.related_batch([_batch_query(query) for query in body.queries], limit=body.limit)
+    try:
+        batch = await live.related_batch([_batch_query(query) for query in body.queries], limit=body.limit)
+    except InvalidContent as error:
+        raise invalid("body", "queries", str(error)) from None
     results = [
         BatchResult(items=[], error="unknown-pin") if items is None else BatchResult(items=items_out(items))
         for items in batch.results
@@ -69,7 +86,13 @@ async def get_pin(pin_id: PinId, live: LiveDep) -> PinOut:
         **problems(*WITH_BODY, "not-ready", "store-unavailable", "live-full"),
     },
 )
-async def put_pin(pin_id: PinId, body: PinIn, response: Response, live: LiveDep, metrics: MetricsDep) -> PutOut:
+async def put_pin(
+    pin_id: PinId,
+    body: Annotated[PinIn, Body(openapi_examples=EXAMPLES)],
+    response: Response,
+    live: LiveDep,
+    metrics: MetricsDep,
+) -> PutOut:
     """Embeds the pin from its content and its boards, stores it, and answers when it can be found.
 
     A pin is replaced whole: what the body leaves out is gone afterwards.

@@ -20,10 +20,12 @@ from pydantic import (
 )
 
 from model.jobs import Mode
+from service.errors import BRANCH
 
 ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$"
 MAX_EXCLUDE, MAX_EVENTS, MAX_QUERIES, MAX_BOARDS, MAX_VISUAL = 500, 1000, 100, 1000, 8192
 DAY = 86_400
+PLAIN: dict[str, Any] = {"pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f]*$"}  # `_plain` in the API's description
 
 
 def _plain(text: str) -> str:
@@ -39,9 +41,14 @@ def _split_commas(given: Any) -> Any:
     return given
 
 
-def _whole(given: Any) -> Any:
+def _seconds(given: Any) -> Any:
     """Clocks often give fractions of a second; we keep whole ones."""
     return int(given) if isinstance(given, float) else given
+
+
+def _whole(given: Any) -> Any:
+    """In JSON, 5.0 is an integer too."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
 def _not_ahead(timestamp: int) -> int:
@@ -52,9 +59,9 @@ def _not_ahead(timestamp: int) -> int:
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Text = AfterValidator(_plain)
-Label = Annotated[str, StringConstraints(min_length=1, max_length=128), Text]
-Timestamp = Annotated[int, BeforeValidator(_whole), Field(ge=0), AfterValidator(_not_ahead)]
-Limit = Annotated[int, Field(ge=1, le=500)]
+Label = Annotated[str, Field(min_length=1, max_length=128, json_schema_extra=PLAIN), Text]
+Timestamp = Annotated[int, Field(ge=0), BeforeValidator(_seconds), AfterValidator(_not_ahead)]
+Limit = Annotated[int, Field(ge=1, le=500), BeforeValidator(_whole)]
 
 
 class In(BaseModel):
@@ -84,21 +91,34 @@ class SearchQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    q: Annotated[str, StringConstraints(min_length=1, max_length=200), Text] = Field(
+    q: Annotated[str, Field(min_length=1, max_length=200, json_schema_extra=PLAIN), Text] = Field(
         description="words, or the start of one"
     )
     limit: Limit = Field(20, description="most items in the answer")
 
 
+Annotation = Annotated[str, Field(max_length=200, json_schema_extra=PLAIN), Text]
+WORD: dict[str, Any] = {"type": "string", "pattern": r"\S"}
+ENOUGH: dict[str, Any] = {  # what each field must hold to make a pin alone, for the API's description
+    "title": WORD,
+    "annotations": {"type": "array", "contains": WORD},
+    "description": WORD,
+    "visual": {"type": "array", "minItems": 1},
+    "boards": {"type": "array", "minItems": 1},
+}
+
+
 class Content(In):
     """What a pin shows, and the boards it is on."""
 
-    title: Annotated[str, StringConstraints(max_length=1000), Text] | None = None
-    annotations: (
-        Annotated[list[Annotated[str, StringConstraints(max_length=200), Text]], Field(max_length=200)] | None
-    ) = None
-    description: Annotated[str, StringConstraints(max_length=20_000), Text] | None = None
-    image_url: Annotated[str, StringConstraints(max_length=2000), Text] | None = None
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name], "properties": {name: ENOUGH[name]}} for name in ENOUGH]}
+    )
+
+    title: Annotated[str, Field(max_length=1000, json_schema_extra=PLAIN), Text] | None = None
+    annotations: Annotated[list[Annotation], Field(max_length=200)] | None = None
+    description: Annotated[str, Field(max_length=20_000, json_schema_extra=PLAIN), Text] | None = None
+    image_url: Annotated[str, Field(max_length=2000, json_schema_extra=PLAIN), Text] | None = None
     visual: Annotated[list[FiniteFloat], Field(min_length=1, max_length=MAX_VISUAL, fail_fast=True)] | None = None
     category: Label | None = None
     language: Label | None = None
@@ -108,25 +128,12 @@ class Content(In):
     def _not_empty(self) -> Content:
         texts = (self.title, self.description, *(self.annotations or ()))
         if not (any(text and text.strip() for text in texts) or self.visual or self.boards):
-            raise ValueError("give at least one of title, annotations, description, visual and boards")
+            raise ValueError(f"give at least one of {', '.join(ENOUGH)}")
         return self
 
 
 class PinIn(Content):
     """The body of PUT /v1/pins/{pin_id}."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "title": "Walnut desk lamp",
-                    "annotations": ["lamp", "walnut"],
-                    "category": "home",
-                    "boards": ["b-12", "b-77"],
-                }
-            ]
-        }
-    )
 
 
 class StoredQuery(In):
@@ -137,12 +144,14 @@ class StoredQuery(In):
 
 def _kind_of_query(given: Any) -> str:
     if isinstance(given, str):
-        return "id"
-    return "stored" if isinstance(given, dict) and "pin_id" in given else "content"
+        return BRANCH + "id"
+    return BRANCH + ("stored" if isinstance(given, dict) and "pin_id" in given else "content")
 
 
 Query = Annotated[
-    Annotated[Id, Tag("id")] | Annotated[StoredQuery, Tag("stored")] | Annotated[Content, Tag("content")],
+    Annotated[Id, Tag(BRANCH + "id")]
+    | Annotated[StoredQuery, Tag(BRANCH + "stored")]
+    | Annotated[Content, Tag(BRANCH + "content")],
     Discriminator(_kind_of_query),
 ]
 
@@ -177,32 +186,35 @@ class EventBatch(In):
 
 
 def _kind_of_events(given: Any) -> str:
-    return "batch" if isinstance(given, dict) and "events" in given else "event"
+    return BRANCH + ("batch" if isinstance(given, dict) and "events" in given else "event")
 
 
 EventsIn = Annotated[
-    Annotated[EventBatch, Tag("batch")] | Annotated[EventIn, Tag("event")], Discriminator(_kind_of_events)
+    Annotated[EventBatch, Tag(BRANCH + "batch")] | Annotated[EventIn, Tag(BRANCH + "event")],
+    Discriminator(_kind_of_events),
 ]
 
 
+class BoardPinIn(In):
+    """One pin for a board."""
+
+    pin_id: Id
+
+
 class BoardPinsIn(In):
-    """The body of POST /v1/boards/{board_id}/pins: one pin or several."""
+    """Several pins for a board: all or none are put on it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"pin_id": "p-1"}, {"pin_ids": ["p-1", "p-2"]}]})
+    pin_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_BOARDS, fail_fast=True)]
 
-    pin_id: Id | None = None
-    pin_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_BOARDS, fail_fast=True)] | None = None
 
-    @model_validator(mode="after")
-    def _one_of_both(self) -> BoardPinsIn:
-        if (self.pin_id is None) == (self.pin_ids is None):
-            raise ValueError("give either pin_id or pin_ids")
-        return self
+def _kind_of_pins(given: Any) -> str:
+    return BRANCH + ("several" if isinstance(given, dict) and "pin_ids" in given else "one")
 
-    @property
-    def all_ids(self) -> list[str]:
-        """Each pin once, in the order given."""
-        return list(dict.fromkeys(self.pin_ids or [str(self.pin_id)]))
+
+BoardPins = Annotated[
+    Annotated[BoardPinsIn, Tag(BRANCH + "several")] | Annotated[BoardPinIn, Tag(BRANCH + "one")],
+    Discriminator(_kind_of_pins),
+]
 
 
 class ReindexIn(In):

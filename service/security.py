@@ -89,25 +89,33 @@ class Gate:
         if self.is_open:
             _refuse_other_sites(headers)
             return
-        found = self._identify(_presented(headers))
-        if found is None:
+        found = [self._identify(secret) for secret in _presented(headers)]
+        known = [key for key in found if key is not None]
+        if len(known) < max(1, len(found)):
             raise Problem(
                 "unauthorized",
                 "send Authorization: Bearer KEY or X-API-Key: KEY",
                 headers={"www-authenticate": 'Bearer realm="pinsage"'},
             )
-        if found.scope < needed:
-            raise Problem("forbidden", f"{needed.name.lower()} is needed; the key has {found.scope.name.lower()}")
+        scope = max(key.scope for key in known)
+        if scope < needed:
+            raise Problem("forbidden", f"{needed.name.lower()} is needed; the key has {scope.name.lower()}")
 
-    def _identify(self, secret: str | None) -> Key | None:
-        digest = _digest(secret or "")
+    def _identify(self, secret: str) -> Key | None:
+        digest = _digest(secret)
         matches = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
-        return max(matches, key=lambda key: key.scope, default=None) if secret else None
+        return max(matches, key=lambda key: key.scope, default=None)
 
 
-def _presented(headers: Mapping[str, str]) -> str | None:
-    scheme, _, secret = headers.get("authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
+def _presented(headers: Mapping[str, str]) -> list[str]:
+    """Every secret that was sent; one that is wrong is not made good by another that is right."""
+    secrets = []
+    if "authorization" in headers:
+        scheme, _, secret = headers["authorization"].partition(" ")
+        secrets.append(secret.strip() if scheme.lower() == "bearer" else "")
+    if "x-api-key" in headers:
+        secrets.append(headers["x-api-key"])
+    return secrets
 
 
 def _refuse_other_sites(headers: Mapping[str, str]) -> None:

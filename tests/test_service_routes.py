@@ -245,6 +245,7 @@ def test_bodies_are_json_whatever_their_type_says(run: Run, content_type: str | 
         ({"title": "  ", "annotations": ["", " "]}, ""),
         ({"category": "c1", "image_url": "http://x"}, ""),
         ({"title": "a", "titel": "b"}, "/titel"),
+        ({"title": "a", "id": "b"}, "/id"),
         ({"title": 5}, "/title"),
         ({"title": "a" * 1001}, "/title"),
         ({"title": "a\u0000b"}, "/title"),

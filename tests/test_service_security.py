@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 
 from model.errors import UserError
 from service.app import ROUTERS, create_app
+from service.errors import Problem
 from service.routing import ScopedRoute
 from service.security import Gate, Scope, check_binding, parse_keys
 from service.settings import Settings
@@ -149,6 +150,14 @@ def test_key_opens_its_scope_and_those_below(presented: dict[str, str]) -> None:
     gate = Gate(parse_keys(KEYS))
     gate.check(presented, Scope.READ)
     gate.check(presented, Scope.WRITE)
+
+
+def test_a_wrong_key_is_not_made_good_by_a_right_one() -> None:
+    gate = Gate(parse_keys(KEYS))
+    gate.check({"x-api-key": "r-secret", "authorization": "Bearer a-secret"}, Scope.ADMIN)
+    for wrong in ({"authorization": "Bearer wrong"}, {"authorization": "Basic abc"}, {"authorization": ""}):
+        with pytest.raises(Problem, match="unauthorized"):
+            gate.check({"x-api-key": "a-secret", **wrong}, Scope.READ)
 
 
 def test_the_same_secret_under_two_names_has_the_higher_scope() -> None:
