@@ -248,3 +248,35 @@ def test_redis_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match="cannot reach Redis") as refused:
         serve(tmp_path, "127.0.0.1", 0)
     assert "hunter2" not in str(refused.value)
+
+
+def test_reindex_by_the_child_worker_takes_live_pins_into_a_new_release(tmp_path: Path) -> None:
+    """The whole way round: put, reindex over HTTP, a worker of our own, and the new release is served."""
+    old = make_release(tmp_path / "releases").id
+    with serving(tmp_path, worker="child", drain_seconds=0) as server, httpx.Client(base_url=server.url) as http:
+        assert http.put("/v1/pins/new-1", json={"title": "word1 word2", "boards": ["b1"]}).status_code == 201
+        started = http.post("/v1/admin/reindex")
+        assert started.status_code == 202
+        job = wait_until_over(http, started.headers["location"])
+        assert (job["state"], job["error"]) == ("succeeded", None)
+        deadline = time.monotonic() + 20
+        while http.get("/v1/status").json()["release"] == old:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        status = http.get("/v1/status").json()
+        assert (status["release"], status["index_vectors"], status["live_pins"]) == (job["release"], 301, 0)
+        assert http.get("/v1/pins/new-1/related").json()["release"] == job["release"]
+        children = server.children()
+        assert len(children) >= 2, "the private Redis and the worker"
+        assert server.stop(signal.SIGTERM) == 0
+        assert gone(children)
+
+
+def wait_until_over(http: httpx.Client, place: str) -> dict[str, object]:
+    deadline = time.monotonic() + 120
+    while True:
+        job: dict[str, object] = http.get(place).json()
+        if job["state"] not in ("queued", "running"):
+            return job
+        assert time.monotonic() < deadline, job
+        time.sleep(0.1)
