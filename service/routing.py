@@ -18,6 +18,7 @@ from service.errors import KINDS, MEDIA_TYPE, Problem
 from service.security import Gate, Scope
 
 MAX_FIELDS = 100  # of one object; our models have a dozen
+MAX_BRACKETS = 50_000  # in a body, those in texts included; a megabyte of empty lists takes long to read
 WITH_BODY = ("malformed-body", "request-timeout", "body-too-large")
 EVERYWHERE = ("unauthorized", "forbidden", "cross-site", "invalid-request", "overloaded", "internal")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -29,6 +30,8 @@ class JsonRequest(Request):
     async def json(self) -> Any:
         """The body; raises json.JSONDecodeError."""
         body = await self.body()
+        if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+            raise json.JSONDecodeError("too many lists and objects", "", 0)
         value = orjson.loads(body)
         try:
             json.loads(body, object_pairs_hook=_check_names)

@@ -64,6 +64,8 @@ BAD_BODIES: dict[str, bytes] = {
     "long name": b'{"' + b"n" * 900_000 + b'": 1}',
     "long text": b'{"title": "' + b"a" * 900_000 + b'"}',
     "long list": b'{"title": "a", "annotations": [%s"a"], "queries": [%s"p1"]}' % (b'"a",' * 99_999, b'"p1",' * 99_999),
+    "many lists": b'{"queries": [%s[]]}' % (b"[]," * 340_000),
+    "many objects": b'{"events": [%s{}]}' % (b"{}," * 340_000),
     "wrong kinds": b'{"title": 1, "boards": {}, "pin_id": [], "type": null, "events": "x", "mode": 5, "queries": 7}',
     "list": b"[]",
     "number": b"5",
@@ -163,7 +165,9 @@ def test_every_number_of_a_query_is_bounded(home: Path, redis_source: RedisSourc
     with_service(home, redis_source, check)
 
 
-@pytest.mark.parametrize("name", ["many names", "long name", "long list", "deep objects", "long text"])
+@pytest.mark.parametrize(
+    "name", ["many names", "long name", "long list", "many lists", "many objects", "deep objects", "long text"]
+)
 def test_bad_bodies_do_not_hold_up_others(home: Path, redis_source: RedisSource, name: str) -> None:
     """How long the event loop stands still while a body of nearly a megabyte is refused, at best of five."""
 
