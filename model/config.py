@@ -28,7 +28,8 @@ class WalkConfig:
 class NetworkConfig:
     """The shape of the network (paper, algorithms 1 and 2).
 
-    num_features  width F of a pin's input
+    num_features  width F of a pin's row of features
+    num_prior     how many of them, the last ones, only the popularity prior reads; the network reads the others
     hidden_dim    width M of a message ReLU(Q h + q); the paper's m
     embed_dim     width D of an embedding; the paper's d
     num_layers    K convolutions; 0 leaves the shared perceptron of the "Combined" row of table 1
@@ -42,3 +43,14 @@ class NetworkConfig:
     num_layers: int = 2
     pooling: Pooling = "importance"
     residual: bool = True
+    num_prior: int = 0
+
+    @property
+    def num_inputs(self) -> int:
+        """How many features the network reads."""
+        return self.num_features - self.num_prior
+
+    @property
+    def learned_dim(self) -> int:
+        """How many dimensions of an embedding the network decides; the prior has one where there is one."""
+        return self.embed_dim - (self.num_prior > 0)

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from model.errors import ReleaseError
-from model.feature_groups import DegreeScale, Group, PooledTable, VisualScale
+from model.feature_groups import DegreeScale, Group, PooledTable, PopularityScale, VisualScale
 
-ENCODER_FORMAT = 1
+ENCODER_FORMAT = 2
 TABLES = ("text", "annotations", "boards")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -68,6 +68,8 @@ def _parts(group: Group) -> Arrays:
         return {"weights": group.weights_R, "table": group.table_RD}
     if isinstance(group, DegreeScale):
         return {"scale": np.array([group.mean, group.deviation])}
+    if isinstance(group, PopularityScale):
+        return {"scale": np.array([group.most_degree, group.most_asked])}
     parts: Arrays = {"mean": group.mean_V, "deviation": group.deviation_V}
     return parts if group.components_VD is None else parts | {"components": group.components_VD}
 
@@ -76,6 +78,8 @@ def _rebuild(name: str, arrays: Arrays) -> Group:
     """The reverse of `_parts`."""
     if name == "degree":
         return DegreeScale(*arrays["degree.scale"].tolist())
+    if name == "popularity":
+        return PopularityScale(*arrays["popularity.scale"].tolist())
     if name == "visual":
         return VisualScale(arrays["visual.mean"], arrays["visual.deviation"], arrays.get("visual.components"))
     if name in TABLES:

@@ -89,4 +89,30 @@ class DegreeScale:
         return scaled.clip(-CLIP, CLIP).astype(np.float32)
 
 
-Group = PooledTable | VisualScale | DegreeScale
+@dataclass(frozen=True)
+class PopularityScale:
+    """log(1 + degree) and log(1 + times asked for) as shares of the largest there were: what the prior reads.
+
+    A pin is asked for when it is the related pin of a labelled training pair. These numbers are no input of the
+    network: in training they would give the answer away.
+    """
+
+    most_degree: float
+    most_asked: float
+    dim: int = field(default=2, init=False)
+
+    def of_degree(self, degrees_B: Ints) -> Floats:
+        """(B,) shares."""
+        return _log_share(degrees_B, self.most_degree)
+
+    def of_asked(self, counts_B: Ints) -> Floats:
+        """(B,) shares."""
+        return _log_share(counts_B, self.most_asked)
+
+
+def _log_share(counts_B: Ints, most: float) -> Floats:
+    shares: Floats = (np.log1p(counts_B.astype(np.float32)) / np.log1p(max(most, 1.0))).clip(0, 1).astype(np.float32)
+    return shares
+
+
+Group = PooledTable | VisualScale | DegreeScale | PopularityScale

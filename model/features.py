@@ -27,10 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model.feature_files import load_groups, save_groups
-from model.feature_groups import DegreeScale, Floats, Group, Ints, PooledTable, VisualScale
+from model.feature_groups import DegreeScale, Floats, Group, Ints, PooledTable, PopularityScale, VisualScale
 from model.text import tokenize
 
-GROUPS = ("text", "annotations", "visual", "boards", "degree")
+GROUPS = ("text", "annotations", "visual", "boards", "degree", "popularity")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class FeatureEncoder:
     visual: VisualScale | None = None
     boards: PooledTable | None = None
     degree: DegreeScale | None = None
+    popularity: PopularityScale | None = None
 
     @cached_property
     def groups(self) -> dict[str, Group]:
@@ -79,6 +80,11 @@ class FeatureEncoder:
     def num_features(self) -> int:
         """F, the width of a row."""
         return sum(group.dim for group in self.groups.values())
+
+    @property
+    def num_prior(self) -> int:
+        """How many columns, the last ones, only the popularity prior reads."""
+        return 0 if self.popularity is None else self.popularity.dim
 
     @property
     def visual_dim(self) -> int | None:
@@ -104,18 +110,25 @@ class FeatureEncoder:
         return encoded
 
     def fill_graph(self, x_BF: Floats, degrees_B: Ints, boards_E: Ints) -> None:
-        """Write into x the groups that come from the graph.
+        """Write into x the groups that come from the graph; of the popularity, how often a pin was asked for stays.
 
         boards_E   the distinct boards of the first row, then those of the second, …
         """
         if self.degree is not None:
             x_BF[:, self.slices["degree"]] = self.degree(degrees_B)[:, None]
+        if self.popularity is not None:
+            x_BF[:, self.slices["popularity"].start] = self.popularity.of_degree(degrees_B)
         if self.boards is not None:
             owners_E = np.repeat(np.arange(len(degrees_B)), degrees_B)
             known_E = (boards_E >= 0) & (boards_E < len(self.boards.weights_R))
             if not known_E.all():
                 owners_E, boards_E = owners_E[known_E], boards_E[known_E]
             x_BF[:, self.slices["boards"]] = self.boards.pool(owners_E, boards_E, 1.0, len(degrees_B))
+
+    def fill_asked(self, x_BF: Floats, counts_B: Ints) -> None:
+        """Write into x how often each pin was the related one of a training pair; a new pin's is zero."""
+        if self.popularity is not None:
+            x_BF[:, self.slices["popularity"].start + 1] = self.popularity.of_asked(counts_B)
 
     def save(self, folder: Path) -> None:
         """Write the encoder into a folder (see model.feature_files)."""

@@ -23,8 +23,9 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.integer]
 Gather = Callable[[int, Rows], Floats]
 
-NETWORK_FORMAT = 1
+NETWORK_FORMAT = 2
 EPSILON = 1e-12
+MOST_POPULAR = 0.95  # a prior coordinate of one would leave nothing of the pin itself
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ def unit_rows(x_BD: Floats) -> Floats:
     norms = np.sqrt(np.einsum("bd,bd->b", x_BD, x_BD))
     scaled: Floats = x_BD / np.maximum(norms, EPSILON)[:, None]
     return scaled
+
+
+def add_prior(z_BD: Floats, popularity_B: Floats) -> Floats:
+    """Unit rows [sqrt(1 - p^2) z, p], one dimension wider: two popular pins come nearer, all else stays in order."""
+    p_B1 = popularity_B[:, None]
+    return np.concatenate([np.sqrt(1 - p_B1 * p_B1) * z_BD, p_B1], axis=1).astype(np.float32)
 
 
 def weighted_sum(weights_BT: Floats, messages_BTM: Floats) -> Floats:
@@ -67,7 +74,7 @@ class Inference:
     def __init__(self, config: NetworkConfig, weights: dict[str, Floats]) -> None:
         """Raises ReleaseError when a weight is missing or has another shape than the configuration says."""
         self.config = config
-        self._weights = {name: np.ascontiguousarray(w, np.float32) for name, w in weights.items()}
+        self._weights = {name: np.array(w, np.float32, order="C") for name, w in weights.items()}
         for name, shape in weight_shapes(config).items():
             found = self._weights.get(name)
             if found is None or found.shape != shape:
@@ -86,19 +93,31 @@ class Inference:
 
     def message(self, layer: int, h_SH: Floats) -> Floats:
         """ReLU(Q h + q), (S, M): what a pin tells those that have it as a neighbour (algorithm 1, line 1)."""
-        return np.maximum(self._linear(f"convolve.{layer}.Q", h_SH), 0)
+        return np.maximum(self._linear(f"convolve.{layer}.Q", self._latents(layer, h_SH)), 0)
 
     def combine(self, layer: int, h_BH: Floats, pooled_BM: Floats) -> Floats:
         """Unit rows of ReLU(W [h, n] + w), (B, D) (algorithm 1, lines 2 and 3)."""
-        both = np.concatenate([h_BH, pooled_BM], axis=1)
+        both = np.concatenate([self._latents(layer, h_BH), pooled_BM], axis=1)
         return unit_rows(np.maximum(self._linear(f"convolve.{layer}.W", both), 0))
 
     def head(self, h_BH: Floats, x_BF: Floats) -> Floats:
-        """Unit rows of G2 ReLU(G1 h + g), (B, D) (algorithm 2, line 16), plus R x where the residual is on."""
+        """Unit rows of G2 ReLU(G1 h + g), (B, D) (algorithm 2, line 16), plus R x and the prior where they are on."""
+        h_BH = self._latents(self.config.num_layers, h_BH)
         z_BD = np.maximum(self._linear("head.G1", h_BH), 0) @ self._weights["head.G2.weight"].T
         if self.config.residual:
-            z_BD += x_BF @ self._weights["residual.weight"].T
-        return unit_rows(z_BD)
+            z_BD += self.inputs(x_BF) @ self._weights["residual.weight"].T
+        z_BD = unit_rows(z_BD)
+        return add_prior(z_BD, self.popularity(x_BF)) if self.config.num_prior else z_BD
+
+    def inputs(self, x_BF: Floats) -> Floats:
+        """The features that the network reads."""
+        return x_BF[:, : self.config.num_inputs]
+
+    def popularity(self, x_BF: Floats) -> Floats:
+        """(B,) in [0, 0.95]: the prior's coordinate, linear in the features that are its own."""
+        prior_B = x_BF[:, self.config.num_inputs :] @ self._weights["prior.weight"] + self._weights["prior.bias"]
+        clipped: Floats = prior_B.clip(0, MOST_POPULAR)
+        return clipped
 
     def embed(self, x_BF: Floats, ids_BT: Rows, weights_BT: Floats, gather: Gather) -> Embedded:
         """Embed pins from their own features and their neighbours' stored messages.
@@ -118,6 +137,10 @@ class Inference:
             h_BH = self.combine(layer, h_BH, pooled_BM)
         return Embedded(messages, self.head(h_BH, x_BF))
 
+    def _latents(self, layer: int, h_BH: Floats) -> Floats:
+        """What a layer reads: the network's inputs before the first, the latents themselves later."""
+        return self.inputs(h_BH) if layer == 0 else h_BH
+
     def _linear(self, name: str, x_BH: Floats) -> Floats:
         product: Floats = x_BH @ self._weights[f"{name}.weight"].T
         product += self._weights[f"{name}.bias"]
@@ -127,7 +150,7 @@ class Inference:
 def weight_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight; the names are the ones inside weights.safetensors."""
     shapes: dict[str, tuple[int, ...]] = {}
-    width, hidden, dim = config.num_features, config.hidden_dim, config.embed_dim
+    width, hidden, dim = config.num_inputs, config.hidden_dim, config.embed_dim
     for layer in range(config.num_layers):
         shapes[f"convolve.{layer}.Q.weight"] = (hidden, width)
         shapes[f"convolve.{layer}.Q.bias"] = (hidden,)
@@ -136,9 +159,11 @@ def weight_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
         width = dim
     shapes["head.G1.weight"] = (hidden, width)
     shapes["head.G1.bias"] = (hidden,)
-    shapes["head.G2.weight"] = (dim, hidden)
+    shapes["head.G2.weight"] = (config.learned_dim, hidden)
     if config.residual:
-        shapes["residual.weight"] = (dim, config.num_features)
+        shapes["residual.weight"] = (config.learned_dim, config.num_inputs)
+    if config.num_prior:
+        shapes["prior.weight"], shapes["prior.bias"] = (config.num_prior,), ()
     return shapes
 
 

@@ -75,27 +75,42 @@ def pool(message_SM: Tensor, block: Block, pooling: Pooling) -> Tensor:
     )
 
 
+class Prior(nn.Module):
+    """The popularity prior's weights: set on validation pairs, never by gradients (see offline.prior)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, num_prior: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(num_prior))
+        self.register_buffer("bias", torch.zeros(()))
+
+
 class PinSage(nn.Module):
     """Embeddings of a minibatch (algorithm 2), of unit length; K = 0 is a shared perceptron on the features."""
 
     def __init__(self, config: NetworkConfig, *, dropout: float = 0.0, feature_dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        widths = [config.num_features] + [config.embed_dim] * config.num_layers
+        widths = [config.num_inputs] + [config.embed_dim] * config.num_layers
         self.convolve = nn.ModuleList(
             Convolve(width, config.hidden_dim, config.embed_dim, config.pooling, dropout) for width in widths[:-1]
         )
-        last = nn.Linear(config.hidden_dim, config.embed_dim, bias=False)
-        if config.residual:  # training starts from the linear map alone, and takes from the graph what helps
-            nn.init.zeros_(last.weight)
-        self.head = nn.ModuleDict({"G1": nn.Linear(widths[-1], config.hidden_dim), "G2": last})
-        self.residual = nn.Linear(config.num_features, config.embed_dim, bias=False) if config.residual else None
+        self.head = nn.ModuleDict(
+            {
+                "G1": nn.Linear(widths[-1], config.hidden_dim),
+                "G2": nn.Linear(config.hidden_dim, config.learned_dim, bias=False),
+            }
+        )
+        self.residual = nn.Linear(config.num_inputs, config.learned_dim, bias=False) if config.residual else None
+        self.prior = Prior(config.num_prior) if config.num_prior else None
         self.dropout = nn.Dropout(dropout)
         self.feature_dropout = nn.Dropout(feature_dropout)
 
     def forward(self, x_SF: Tensor, blocks: list[Block]) -> Tensor:
-        """(U_last, D) unit rows. Each block's pins must be a prefix-free subset of the layer before it."""
-        x_SF = self.feature_dropout(x_SF)
+        """(U_last, D) unit rows; without the prior's dimension, which training leaves alone."""
+        x_SF = self.feature_dropout(x_SF[:, : self.config.num_inputs])
         h_SH, x_UF = x_SF, x_SF
         for convolve, block in zip(self.convolve, blocks, strict=True):
             h_SH = convolve(h_SH, block)

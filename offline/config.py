@@ -66,6 +66,7 @@ class TrainSection(Section):
     num_neighbors: int = Field(20, ge=1, description="neighbours looked at in a minibatch, of the T there are")
     isolate: float = Field(0.1, ge=0, lt=1, description="share of pins trained as if they were on no board")
     both_directions: bool = Field(True, description="a pair also teaches from related to query")
+    prior: bool = Field(True, description="let validation pairs decide how much popularity counts")
     max_valid_pairs: int = Field(20_000, ge=1, description="validation pairs looked at after each epoch, at most")
 
 
@@ -107,6 +108,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch_size": 512,
             "max_hard_negatives": 6,
             "both_directions": False,
+            "prior": False,
             "dropout": 0.0,
             "feature_dropout": 0.0,
             "num_neighbors": 50,

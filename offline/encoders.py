@@ -15,7 +15,7 @@ import polars as pl
 from sklearn.utils.extmath import randomized_svd
 
 from model.errors import DatasetError
-from model.feature_groups import DegreeScale, Floats, Ints, PooledTable, VisualScale
+from model.feature_groups import DegreeScale, Floats, Ints, PooledTable, PopularityScale, VisualScale
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
 from model.text import tokenize
@@ -36,11 +36,13 @@ def fit_encoder(
     config: EncoderConfig,
     *,
     seed: int,
+    asked_P: Ints | None = None,
 ) -> FeatureEncoder:
     """Learn every group that the data has.
 
     pins        title, description, annotations in the order of rows
     visual_PV   raw visual vectors, a row of NaN where a pin has none; None where no pin has one
+    asked_P     how often each pin is the related one of a training pair; None leaves the popularity group out
     """
     rng = np.random.default_rng(seed)
     num_fit = min(config.fit_sample, pins.height)
@@ -52,7 +54,9 @@ def fit_encoder(
     visual = None
     if visual_PV is not None and config.visual_dim:
         visual = fit_visual(visual_PV[pins_N], config.visual_dim, seed=seed)
-    return FeatureEncoder(vocabulary, text, annotations, visual, boards, fit_degree(graph.pin_degrees()))
+    degrees_P = graph.pin_degrees()
+    popularity = None if asked_P is None else PopularityScale(float(degrees_P.max()), float(asked_P.max()))
+    return FeatureEncoder(vocabulary, text, annotations, visual, boards, fit_degree(degrees_P), popularity)
 
 
 def fit_visual(visual_NV: Floats, max_dim: int, *, seed: int) -> VisualScale | None:
@@ -83,6 +87,7 @@ def encode_all(
     visual_PV: Floats | None,
     out_path: Path,
     *,
+    asked_P: Ints | None = None,
     progress: Progress | None = None,
 ) -> npt.NDArray[Any]:
     """Write the features (P, F) float32 of all pins to an .npy file, and return it memory-mapped.
@@ -96,6 +101,8 @@ def encode_all(
         x_BF = encoder.encode(contents)
         ptr = graph.pin_ptr[start : stop + 1]
         encoder.fill_graph(x_BF, np.diff(ptr), graph.pin_boards_E[ptr[0] : ptr[-1]])
+        if asked_P is not None:
+            encoder.fill_asked(x_BF, asked_P[start:stop])
         if not np.isfinite(x_BF).all():
             raise AssertionError("an encoded pin is not finite")
         x_PF[start:stop] = x_BF

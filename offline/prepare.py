@@ -109,13 +109,14 @@ def prepare(
     )
     progress("fitting the feature encoder", 0.5)
     visual_PV = _write_visual(source, run)
+    asked_P = np.bincount(np.load(run.pairs("train"))[:, 1], minlength=graph.num_pins)
     if reuse_encoder is None:
-        fitted = fit_encoder(source.pins, graph, visual_PV, encoder, seed=seed)
+        fitted = fit_encoder(source.pins, graph, visual_PV, encoder, seed=seed, asked_P=asked_P)
     else:
         fitted = FeatureEncoder.load(reuse_encoder)
     fitted.save(run.encoder)
     encoded = _Counter("encoding pins", 0.9, 1.0, graph.num_pins, progress)
-    _encode(fitted, source, graph, visual_PV, run, encoded)
+    _encode(fitted, source, graph, visual_PV, asked_P, run, encoded)
     about = {"pins": graph.num_pins, "boards": graph.num_boards, "edges": graph.num_edges, "pairs": about_pairs}
     (run.prepare / "summary.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -204,13 +205,14 @@ def _encode(
     source: Source,
     graph: BipartiteGraph,
     visual_PV: Floats | None,
+    asked_P: npt.NDArray[np.int64],
     run: RunFolder,
     encoded: Callable[[int], None],
 ) -> None:
     if visual_PV is not None and encoder.visual_dim not in (None, visual_PV.shape[1]):
         found = f"visual vectors of length {visual_PV.shape[1]}"
         raise DatasetError(f"{source.dataset.path}: {found}; the encoder wants {encoder.visual_dim}")
-    encode_all(encoder, source.pins, graph, visual_PV, run.features, progress=encoded)
+    encode_all(encoder, source.pins, graph, visual_PV, run.features, asked_P=asked_P, progress=encoded)
 
 
 def _write_table(path: Path, table: pl.DataFrame, schema: pa.Schema) -> None:

@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from model.config import NetworkConfig
 from model.errors import PinsageError, UserError
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
-from model.inference import Inference
+from model.inference import MOST_POPULAR, Inference, add_prior
 from model.losses import max_margin_loss, softmax_loss
 from model.network import Block, PinSage, save_network
 from model.walks import Neighborhoods
@@ -32,6 +32,7 @@ from offline.batches import BatchProducer, Forgettable, TrainBatch
 from offline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from offline.config import RunConfig, TrainSection
 from offline.embed import embed_all
+from offline.prior import choose_prior, validation_score
 from offline.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
 
@@ -61,8 +62,10 @@ class Trainer:
         self._valid_N2 = self._choose_valid_pairs()
         torch.set_num_threads(num_threads)
         torch.manual_seed(config.seed)
+        encoder = FeatureEncoder.load(run.encoder)
+        shape = NetworkConfig(num_features=encoder.num_features, **config.network.model_dump())
         network = PinSage(
-            NetworkConfig(num_features=self._features_PF.shape[1], **config.network.model_dump()),
+            replace(shape, num_prior=encoder.num_prior),
             dropout=config.train.dropout,
             feature_dropout=config.train.feature_dropout,
         )
@@ -70,7 +73,7 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             self._trained.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
         )
-        self._producer = self._make_producer()
+        self._producer = self._make_producer(encoder)
 
     def train(self, inputs: str, report: Report) -> Progress:
         """Train, or go on from the checkpoint; leaves the best weights in RUN/train.
@@ -137,24 +140,41 @@ class Trainer:
     def _validate(self) -> tuple[float, dict[str, float]]:
         """The validation score and hit-rates of the whole catalogue's embeddings, computed as the embed stage does."""
         self._trained.eval()
-        weights = {name: w.float().cpu().numpy() for name, w in self._trained.network.state_dict().items()}
         with tempfile.TemporaryDirectory(dir=self._run.train) as folder:
-            embed_all(
-                Inference(self._trained.network.config, weights),
-                self._features_PF,
-                self._neighborhoods,
-                messages_path=lambda layer: Path(folder) / f"messages_{layer}.npy",
-                vectors_path=Path(folder) / "vectors.npy",
-                chunk=self._config.embed.chunk,
-                num_threads=self._num_threads,
-                progress=lambda phase, share: None,
-            )
-            vectors_PD = np.load(Path(folder) / "vectors.npy", mmap_mode="r")
-            by_cosine = Method(cosine_scorer(vectors_PD, vectors_PD), tie=TIE)
-            query_N, related_N = self._valid_N2.T
-            ranks_N = related_ranks(by_cosine, query_N, related_N, len(vectors_PD), threads=self._num_threads)
+            vectors_PD = self._embed_all(Path(folder))
+        by_cosine = Method(cosine_scorer(vectors_PD, vectors_PD), tie=TIE)
+        query_N, related_N = self._valid_N2.T
+        ranks_N = related_ranks(by_cosine, query_N, related_N, len(vectors_PD), threads=self._num_threads)
         hits = {f"HR@{k}": float((ranks_N <= k).mean()) for k in (10, 100, 500)}
         return validation_score(ranks_N), hits
+
+    def _embed_all(self, folder: Path) -> Array:
+        """(P, D) embeddings of all pins with the weights of now, and the prior that suits them best."""
+        network = self._trained.network
+        if network.prior is not None:
+            network.prior.weight.zero_()
+            network.prior.bias.zero_()
+        weights = {name: w.float().cpu().numpy() for name, w in network.state_dict().items()}
+        inference = Inference(network.config, weights)
+        embed_all(
+            inference,
+            self._features_PF,
+            self._neighborhoods,
+            messages_path=lambda layer: folder / f"messages_{layer}.npy",
+            vectors_path=folder / "vectors.npy",
+            chunk=self._config.embed.chunk,
+            num_threads=self._num_threads,
+            progress=lambda phase, share: None,
+        )
+        vectors_PD: Array = np.load(folder / "vectors.npy", mmap_mode="r")
+        if network.prior is None or not self._config.train.prior:
+            return vectors_PD
+        prior_P2 = np.asarray(self._features_PF[:, network.config.num_inputs :])
+        rng = np.random.default_rng(self._config.seed)
+        bias, weight = choose_prior(vectors_PD[:, :-1], prior_P2, self._valid_N2, rng)
+        network.prior.bias.fill_(bias)
+        network.prior.weight.copy_(torch.from_numpy(weight))
+        return add_prior(vectors_PD[:, :-1], (bias + prior_P2 @ weight).clip(0, MOST_POPULAR).astype(np.float32))
 
     def _choose_valid_pairs(self) -> Array:
         """The validation pairs; where there are none, a tenth of the training pairs is looked at instead."""
@@ -166,7 +186,7 @@ class Trainer:
             pairs_N2 = pairs_N2[rng.permutation(len(pairs_N2))[: max(1, len(pairs_N2) // 10)]]
         return pairs_N2[rng.permutation(len(pairs_N2))[: config.train.max_valid_pairs]]
 
-    def _make_producer(self) -> BatchProducer:
+    def _make_producer(self, encoder: FeatureEncoder) -> BatchProducer:
         pairs_N2 = np.load(self._run.pairs("train"))
         if not len(pairs_N2):
             raise UserError(f"{self._run.pairs('train')}: no labelled pairs to train on")
@@ -177,7 +197,7 @@ class Trainer:
             BipartiteGraph.load(self._run.graph),
             self._config.train,
             num_layers=self._config.network.num_layers,
-            forgettable=forgettable_features(FeatureEncoder.load(self._run.encoder)),
+            forgettable=forgettable_features(encoder),
             seed=self._config.seed,
             num_threads=self._num_threads,
         )
@@ -186,7 +206,10 @@ class Trainer:
         return {name: value.detach().clone() for name, value in self._trained.state_dict().items()}
 
     def _log(self, progress: Progress, loss: float, score: float, hits: dict[str, float]) -> None:
-        line = {**asdict(progress), "loss": loss, "score": score, **hits}
+        line: dict[str, Any] = {**asdict(progress), "loss": loss, "score": score, **hits}
+        prior = self._trained.network.prior
+        if prior is not None:
+            line["prior"] = [prior.bias.item(), *prior.weight.tolist()]
         line["temperature"] = self._trained.log_temperature.exp().item()
         with (self._run.train / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -218,14 +241,6 @@ def learning_rate(config: TrainSection, epoch: int, batch: int, num_batches: int
     """Linear from zero to the peak through the first epoch, then exponential decay (paper, section 3.3)."""
     passed = epoch - 1 + (batch + 1) / num_batches
     return config.learning_rate * (passed if passed <= 1 else config.decay ** (passed - 1))
-
-
-def validation_score(ranks_N: Array) -> float:
-    """The area under the hit-rate over log K from K = 1 to 1000: mean of max(0, 1 - log(rank) / log(1000)).
-
-    One number that moves with every rank, so less noisy than a hit-rate at one K.
-    """
-    return float(np.maximum(0, 1 - np.log(ranks_N) / math.log(1000)).mean())
 
 
 def forgettable_features(encoder: FeatureEncoder) -> Forgettable:

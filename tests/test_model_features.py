@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import ReleaseError
-from model.feature_groups import DegreeScale, PooledTable, VisualScale
+from model.feature_groups import DegreeScale, PooledTable, PopularityScale, VisualScale
 from model.features import FeatureEncoder, PinContent
 
 TOKENS = ["red", "chair", "blue", "#red", "#living room", "living", "room"]
@@ -208,3 +208,17 @@ class TestFiles:
         np.save(tmp_path / "boards.npy", np.zeros((3, 5), np.float16))
         with pytest.raises(ReleaseError, match="group boards"):
             FeatureEncoder.load(tmp_path)
+
+
+def test_popularity_by_hand() -> None:
+    # Degree 3 of at most 7: log 4 / log 8 = 2/3. Asked for once of at most 3 times: log 2 / log 4 = 1/2.
+    encoder = FeatureEncoder(popularity=PopularityScale(most_degree=7, most_asked=3))
+    x = encoder.encode([PinContent(boards=[1, 2, 3])])
+    assert x.tolist() == [pytest.approx([2 / 3, 0])]
+    encoder.fill_asked(x, np.array([1]))
+    assert x.tolist() == [pytest.approx([2 / 3, 1 / 2])]
+
+
+def test_new_boards_leave_how_often_a_pin_was_asked_for() -> None:
+    encoder = FeatureEncoder(popularity=PopularityScale(most_degree=7, most_asked=3))
+    assert encoder.with_graph(np.float32([0, 0.5]), [1, 2, 3]).tolist() == pytest.approx([2 / 3, 0.5])

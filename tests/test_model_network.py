@@ -134,10 +134,51 @@ def test_missing_neighbours_are_not_gathered(tmp_path: Path) -> None:
         asked.append(rows)
         return np.ones((len(rows), 6), np.float32)
 
-    Inference.load(tmp_path).embed(
-        np.ones((1, 7), np.float32), np.array([[3, -1]]), np.float32([[1.0, 0.0]]), gather
-    )
+    Inference.load(tmp_path).embed(np.ones((1, 7), np.float32), np.array([[3, -1]]), np.float32([[1.0, 0.0]]), gather)
     assert [rows.tolist() for rows in asked] == [[3], [3]]
+
+
+def with_prior(tmp_path: Path, bias: float, weight: list[float]) -> Inference:
+    network = make_network(replace(CONFIG, num_prior=2))
+    assert network.prior is not None
+    network.prior.bias.fill_(bias)
+    network.prior.weight.copy_(torch.tensor(weight))
+    save_network(tmp_path, network)
+    return Inference.load(tmp_path)
+
+
+def test_the_prior_is_the_last_dimension_and_linear_in_its_own_features(tmp_path: Path) -> None:
+    inference = with_prior(tmp_path, 0.1, [0.5, 0.25])
+    x_BF = np.random.default_rng(1).normal(size=(3, 7)).astype(np.float32)
+    x_BF[:, 5:] = [[0.0, 0.0], [0.4, 0.2], [9.0, 9.0]]  # 0.1, 0.1 + 0.2 + 0.05, and one that is cut off
+    h_BD = np.ones((3, 5), np.float32)
+    vectors_BD = inference.head(h_BD, x_BF)
+    np.testing.assert_allclose(vectors_BD[:, -1], [0.1, 0.35, 0.95], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(vectors_BD, axis=1), 1, atol=1e-6)
+
+
+def test_the_network_does_not_read_the_priors_features(tmp_path: Path) -> None:
+    inference = with_prior(tmp_path, 0.0, [0.0, 0.0])
+    x_BF = np.random.default_rng(1).normal(size=(2, 7)).astype(np.float32)
+    other_BF = x_BF.copy()
+    other_BF[:, 5:] = 1.0
+    ids_BT, weights_BT = np.array([[0], [0]]), np.ones((2, 1), np.float32)
+    one, other = (
+        inference.embed(x, ids_BT, weights_BT, lambda k, r: np.ones((len(r), 6), "f4")) for x in (x_BF, other_BF)
+    )
+    np.testing.assert_array_equal(one.vectors_BD, other.vectors_BD)
+
+
+def test_without_a_prior_training_and_serving_agree_up_to_the_last_zero(tmp_path: Path) -> None:
+    inference = with_prior(tmp_path, 0.0, [0.0, 0.0])
+    x_SF = torch.randn(2, 7, generator=torch.Generator().manual_seed(4))
+    block = make_block([[0], [0]], [[0.0], [0.0]])
+    with torch.no_grad():
+        expected_BD = load_network(tmp_path).eval()(x_SF, [block, block])
+    alone = inference.embed(
+        x_SF.numpy(), np.full((2, 1), -1), np.zeros((2, 1), "f4"), lambda k, r: np.empty((0, 6), "f4")
+    )
+    np.testing.assert_allclose(alone.vectors_BD, np.pad(expected_BD.numpy(), ((0, 0), (0, 1))), atol=1e-5)
 
 
 def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:

@@ -78,8 +78,9 @@ def embedded_run(dataset: Path, path: Path) -> RunFolder:
         pairs=CONFIG.pairs,
         num_threads=1,
     )
-    network = NetworkConfig(FeatureEncoder.load(run.encoder).num_features, **CONFIG.network.model_dump())
-    weights = {name: rng.normal(size=s).astype(np.float32) / 4 for name, s in weight_shapes(network).items()}
+    encoder = FeatureEncoder.load(run.encoder)
+    network = NetworkConfig(encoder.num_features, num_prior=encoder.num_prior, **CONFIG.network.model_dump())
+    weights = {name: np.float32(rng.normal(size=s) / 4) for name, s in weight_shapes(network).items()}
     run.train.mkdir()
     save_file(weights, run.weights)
     write_network_config(run.network, network)
