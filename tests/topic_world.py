@@ -80,7 +80,7 @@ def embedded_run(dataset: Path, path: Path) -> RunFolder:
     )
     encoder = FeatureEncoder.load(run.encoder)
     network = NetworkConfig(encoder.num_features, num_prior=encoder.num_prior, **CONFIG.network.model_dump())
-    weights = {name: np.float32(rng.normal(size=s) / 4) for name, s in weight_shapes(network).items()}
+    weights = {name: np.asarray(rng.normal(size=s) / 4, np.float32) for name, s in weight_shapes(network).items()}
     run.train.mkdir()
     save_file(weights, run.weights)
     write_network_config(run.network, network)
