@@ -61,7 +61,7 @@ class Embedder:
             around = self._nearest_by_content(x_F, np.array([row]))
         walked = time.perf_counter()
         vector_D, messages_KM = self.forward(x_F, around)
-        if not vector_D.any():
+        if np.linalg.norm(vector_D) < 1 - NORM_TOLERANCE:
             vector_D = _own_direction(self._seed(row), len(vector_D))
         seconds = {"walk": walked - started, "embed": time.perf_counter() - walked}
         return Made(vector_D, messages_KM, *around, seconds)
