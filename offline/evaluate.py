@@ -180,7 +180,7 @@ def similarity_table(run: RunFolder, data: EvaluationData) -> dict[str, Row]:
     if run.features.exists():
         features_PF = np.load(run.features, mmap_mode="r")
         for name, columns in FeatureEncoder.load(run.encoder).slices.items():
-            if name != "degree":
+            if name not in {"degree", "popularity"}:
                 table[name] = describe_similarity(random_cosines(features_PF[:, columns]))
     return table
 
