@@ -148,9 +148,10 @@ function listen() {
   });
   const dialog = document.getElementById("key-dialog"), field = document.getElementById("key");
   document.getElementById("key-button").addEventListener("click", () => dialog.showModal());
+  document.getElementById("key-cancel").addEventListener("click", () => dialog.close("cancel"));
   dialog.addEventListener("close", () => {
     if (dialog.returnValue === "use") { useKey(field.value.trim()); show(); }
-    field.value = "";
+    dialog.returnValue = field.value = "";
   });
 }
 
