@@ -39,7 +39,7 @@ class Settings(BaseSettings):
         default_factory=lambda: max(1, min(4, os.cpu_count() or 1)),
         ge=1,
         le=256,
-        description="threads of BLAS, walks and index",
+        description="requests that compute at the same time, each in one thread",
     )
     worker: Literal["child", "none"] = Field(
         "child", description="run `pinsage worker` as a child, or leave it to others"
