@@ -1,14 +1,14 @@
-"""Bulk embedding, layer by layer: every latent is computed once (paper, section 3.4).
+"""Bulk embedding on one machine: every latent is computed once (paper, section 3.4).
 
-Layer k first projects all pins to messages, then pools each pin's neighbours from them; nothing is computed again for
-a pin that many others have as a neighbour. What is large lies in memory-mapped files.
+Step by step (offline/embed_step.py) over all pins, chunk by chunk; threads share a chunk's blocks, each small enough
+for a processor's cache. What is large lies in memory-mapped files, and finished chunks survive a kill.
 
-Letters: P pins, C pins of a chunk, T neighbours, F features, H width of a latent, M message width, D embedding width.
+Letters: P pins, B pins of a block, F features, M message width, D embedding width.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,25 +17,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from model.errors import PinsageError
 from model.inference import Inference
 from model.walks import Neighborhoods
+from offline.embed_step import check_finite, output_width, take_step
+from offline.partial_arrays import Note, PartialArrays
 from offline.pooling import pool_rows
-from offline.run_folder import RunFolder
+from offline.run_folder import RunFolder, fingerprint
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
 
+BLOCK = 1024
+
 
 def embed_run(run: RunFolder, *, chunk: int, num_threads: int, progress: Progress) -> None:
-    """Write messages, embeddings.npy and pin_ids.txt of a run. Raises PinsageError when a vector is not finite."""
-    inference = Inference.load(run.train)
-    features_PF = np.load(run.features, mmap_mode="r")
-    neighborhoods = Neighborhoods(
-        np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")
-    )
+    """Write messages, embeddings.npy and pin_ids.txt of a run; goes on where a killed process stopped.
+
+    Raises PinsageError when a value is not finite, OSError when the disk is full.
+    """
+    inference, features_PF, neighborhoods = read_inputs(run)
     run.messages(0).parent.mkdir(parents=True, exist_ok=True)
+    note = Note(run.messages(0).with_name("progress.json"), inputs_hash(run))
     embed_all(
         inference,
         features_PF,
@@ -45,8 +49,23 @@ def embed_run(run: RunFolder, *, chunk: int, num_threads: int, progress: Progres
         chunk=chunk,
         num_threads=num_threads,
         progress=progress,
+        note=note,
     )
     write_pin_ids(run)
+    note.path.unlink(missing_ok=True)
+
+
+def read_inputs(run: RunFolder) -> tuple[Inference, Array, Neighborhoods]:
+    """Network, memory-mapped features (P, F) and memory-mapped neighbourhoods of a trained run."""
+    ids_PT, weights_PT = np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")
+    return Inference.load(run.train), np.load(run.features, mmap_mode="r"), Neighborhoods(ids_PT, weights_PT)
+
+
+def inputs_hash(run: RunFolder) -> str:
+    """Hash of all that the embeddings depend on: the network itself, sizes and times of the large files."""
+    network = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (run.weights, run.network)]
+    large = [path.stat() for path in (run.features, run.neighbor_ids, run.neighbor_weights)]
+    return fingerprint(network, [(stat.st_size, stat.st_mtime_ns) for stat in large])
 
 
 def embed_all(
@@ -59,31 +78,67 @@ def embed_all(
     chunk: int,
     num_threads: int,
     progress: Progress,
+    note: Note | None = None,
 ) -> None:
-    """Compute all messages and unit vectors into .npy files; each file appears only when it is whole."""
-    config, num_pins = inference.config, len(features_PF)
-    latents_PH: Array = features_PF
-    with ThreadPoolExecutor(num_threads) as threads:
-        for layer in range(config.num_layers):
-            messages_PM = _create(messages_path(layer), (num_pins, config.hidden_dim))
-            for rows in _chunks(num_pins, chunk, progress, f"messages {layer + 1}"):
-                messages_PM[rows] = inference.message(layer, np.asarray(latents_PH[rows], np.float32))
-            _finish(messages_path(layer), messages_PM)
-            next_path = vectors_path.with_name(f"latents_{layer}.npy")
-            next_PH = _create(next_path, (num_pins, config.embed_dim))
-            for rows in _chunks(num_pins, chunk, progress, f"convolve {layer + 1}"):
-                ids_CT, weights_CT = neighborhoods.ids_BT[rows], neighborhoods.weights_BT[rows]
-                pooled_CM = pool_rows(messages_PM, ids_CT, weights_CT, config.pooling, threads, num_threads)
-                next_PH[rows] = inference.combine(layer, np.asarray(latents_PH[rows], np.float32), pooled_CM)
-            latents_PH = next_PH
-            _unfinished(next_path).unlink()  # the mapping keeps the bytes until the last reader lets go
-    vectors_PD = _create(vectors_path, (num_pins, config.embed_dim))
-    for rows in _chunks(num_pins, chunk, progress, "head"):
-        vectors_CD = inference.head(np.asarray(latents_PH[rows], np.float32), np.asarray(features_PF[rows], np.float32))
-        if not np.isfinite(vectors_CD).all():
-            raise PinsageError(f"embedding: pins {rows.start} to {rows.stop - 1} have values that are not finite")
-        vectors_PD[rows] = vectors_CD
-    _finish(vectors_path, vectors_PD)
+    """Compute all messages and unit vectors into .npy files; they appear together, when all of them are whole.
+
+    Raises PinsageError when a value is not finite, OSError when the disk is full.
+    """
+    bulk = _Bulk(inference, features_PF, neighborhoods, messages_path, vectors_path, note)
+    num_pins, num_steps, arrays = len(features_PF), inference.config.num_layers + 1, bulk.arrays
+    if arrays.whole:
+        return
+    with ThreadPoolExecutor(num_threads) as threads, threadpool_limits(1, user_api="blas"):
+        for step in range(arrays.step, num_steps):
+            for chunk_rows in _parts(arrays.rows, num_pins, chunk):
+                blocks = _parts(chunk_rows.start, chunk_rows.stop, _block_size(chunk_rows, num_threads))
+                for job in [threads.submit(bulk.compute, step, rows) for rows in blocks]:
+                    job.result()
+                arrays.record(step, chunk_rows.stop, bulk.written(step))
+                progress(f"layer {step} of {num_steps - 1}", (step + chunk_rows.stop / num_pins) / num_steps)
+            arrays.record(step + 1, 0)
+    arrays.finish()
+
+
+class _Bulk:
+    """What a bulk embedding reads and writes; any thread may compute any block of a step."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        features_PF: Array,
+        neighborhoods: Neighborhoods,
+        messages_path: Callable[[int], Path],
+        vectors_path: Path,
+        note: Note | None,
+    ) -> None:
+        config = inference.config
+        self._inference, self._features_PF, self._neighborhoods = inference, features_PF, neighborhoods
+        self._outputs = [*map(messages_path, range(config.num_layers)), vectors_path]
+        self._latents = {step: vectors_path.with_name(f"latents_{step}.npy") for step in range(1, config.num_layers)}
+        kept = {path: output_width(inference, step) for step, path in enumerate(self._outputs)}
+        scratch = dict.fromkeys(self._latents.values(), config.embed_dim)
+        self.arrays = PartialArrays(kept, scratch, len(features_PF), note=note)
+
+    def written(self, step: int) -> list[Path]:
+        """The arrays that a step fills."""
+        return [self._outputs[step], *([self._latents[step]] if step in self._latents else [])]
+
+    def compute(self, step: int, rows: slice) -> None:
+        """Fill these rows of what the step writes."""
+        x_BF = np.asarray(self._features_PF[rows], np.float32)
+        latent_BH, pooled_BM = x_BF, None
+        if step > 0:
+            ids_BT, weights_BT = self._neighborhoods.ids_BT[rows], self._neighborhoods.weights_BT[rows]
+            messages_PM = self.arrays[self._outputs[step - 1]]
+            pooled_BM = pool_rows(messages_PM, ids_BT, weights_BT, self._inference.config.pooling)
+        if step > 1:
+            latent_BH = self.arrays[self._latents[step - 1]][rows]
+        stepped = take_step(self._inference, step, x_BF, latent_BH, pooled_BM)
+        check_finite(stepped.output_B, np.arange(rows.start, rows.stop))
+        self.arrays[self._outputs[step]][rows] = stepped.output_B
+        if step in self._latents:
+            self.arrays[self._latents[step]][rows] = stepped.latent_BH
 
 
 def write_pin_ids(run: RunFolder) -> None:
@@ -97,22 +152,11 @@ def write_pin_ids(run: RunFolder) -> None:
     aside.replace(run.pin_ids)
 
 
-def _chunks(num_pins: int, chunk: int, progress: Progress, phase: str) -> Iterator[slice]:
-    for start in range(0, num_pins, chunk):
-        yield slice(start, min(start + chunk, num_pins))
-        progress(phase, min(1.0, (start + chunk) / num_pins))
+def _parts(start: int, stop: int, size: int) -> Iterator[slice]:
+    for low in range(start, stop, size):
+        yield slice(low, min(low + size, stop))
 
 
-def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
-
-
-def _create(path: Path, shape: tuple[int, int]) -> Array:
-    array: Array = np.lib.format.open_memmap(_unfinished(path), mode="w+", dtype=np.float32, shape=shape)
-    return array
-
-
-def _finish(path: Path, array: Array) -> None:
-    if isinstance(array, np.memmap):
-        array.flush()
-    os.replace(_unfinished(path), path)
+def _block_size(rows: slice, num_threads: int) -> int:
+    share: int = -(-(rows.stop - rows.start) // num_threads)
+    return max(1, min(BLOCK, share))

@@ -1,0 +1,57 @@
+"""One step of bulk embedding on any block of pins: the same for threads of one machine and for executors of a cluster.
+
+Step 0 turns features into the first messages. Step k > 0 pools the messages of step k - 1 and convolves; the last step
+ends in the head, the others in the next messages. So every latent and every message is computed once per pin.
+
+Letters: B pins of the block, F features, H width of a latent, M message width, D embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import PinsageError
+from model.inference import Inference
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What a step gives for B pins.
+
+    latent_BH  what the next step convolves; the features after step 0
+    output_B   messages (B, M), or at the last step unit vectors (B, D)
+    """
+
+    latent_BH: Array
+    output_B: Array
+
+
+def take_step(inference: Inference, step: int, x_BF: Array, latent_BH: Array, pooled_BM: Array | None) -> Stepped:
+    """What a step gives, from features, the latents before it and the pooled messages (B, M) of the step before.
+
+    Step 0 has no messages to pool, and there the latents are the features; so they are at step 1.
+    """
+    if pooled_BM is not None:
+        latent_BH = inference.combine(step - 1, latent_BH, pooled_BM)
+    if step < inference.config.num_layers:
+        return Stepped(latent_BH, inference.message(step, latent_BH))
+    return Stepped(latent_BH, inference.head(latent_BH, x_BF))
+
+
+def check_finite(output_B: Array, rows_B: Array) -> None:
+    """Raise PinsageError naming the first pin, by its row, whose output is not finite."""
+    finite_B = np.isfinite(output_B).all(1)
+    if not finite_B.all():
+        raise PinsageError(f"embedding: what pin {rows_B[finite_B.argmin()]} gets is not finite")
+
+
+def output_width(inference: Inference, step: int) -> int:
+    """Width of what the step gives: M, or D at the last step."""
+    config = inference.config
+    return config.hidden_dim if step < config.num_layers else config.embed_dim
