@@ -97,12 +97,10 @@ class PinSage(nn.Module):
         self.convolve = nn.ModuleList(
             Convolve(width, config.hidden_dim, config.embed_dim, config.pooling, dropout) for width in widths[:-1]
         )
-        self.head = nn.ModuleDict(
-            {
-                "G1": nn.Linear(widths[-1], config.hidden_dim),
-                "G2": nn.Linear(config.hidden_dim, config.learned_dim, bias=False),
-            }
-        )
+        last = nn.Linear(config.hidden_dim, config.learned_dim, bias=False)
+        if config.residual:  # training starts from the linear map alone, and takes from the graph what helps
+            nn.init.zeros_(last.weight)
+        self.head = nn.ModuleDict({"G1": nn.Linear(widths[-1], config.hidden_dim), "G2": last})
         self.residual = nn.Linear(config.num_inputs, config.learned_dim, bias=False) if config.residual else None
         self.prior = Prior(config.num_prior) if config.num_prior else None
         self.dropout = nn.Dropout(dropout)

@@ -19,7 +19,9 @@ CONFIG = NetworkConfig(num_features=7, hidden_dim=6, embed_dim=5, num_layers=2)
 
 def make_network(config: NetworkConfig = CONFIG, seed: int = 0) -> PinSage:
     torch.manual_seed(seed)
-    return PinSage(config).eval()
+    network = PinSage(config).eval()
+    torch.nn.init.normal_(network.head["G2"].weight)  # it starts at zero, and a zero would hide what comes before it
+    return network
 
 
 def make_block(ids: list[list[int]], weights: list[list[float]]) -> Block:

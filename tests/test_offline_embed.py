@@ -38,6 +38,7 @@ def world(tmp_path: Path) -> tuple[PinSage, np.ndarray, Neighborhoods]:
     neighborhoods = importance_neighbors(graph, np.arange(NUM_PINS, dtype=np.int32), config, seed=1)
     torch.manual_seed(3)
     network = PinSage(NetworkConfig(num_features=12, hidden_dim=20, embed_dim=16)).eval()
+    torch.nn.init.normal_(network.head["G2"].weight)  # it starts at zero, and a zero would hide what comes before it
     save_network(tmp_path, network)
     return network, rng.normal(size=(NUM_PINS, 12)).astype(np.float32), neighborhoods
 
