@@ -105,13 +105,13 @@ def test_nearest_leaves_out_the_query_and_orders_ties_by_row(monkeypatch: pytest
 
 
 def judge_python() -> str | None:
-    """A Python that can run the judge: one named in PINSAGE_JUDGE_PYTHON, or this one where it has pandas."""
-    return os.environ.get("PINSAGE_JUDGE_PYTHON") or (sys.executable if importlib.util.find_spec("pandas") else None)
+    """A Python that can run the judge: one named in JUDGE_PYTHON, or this one where it has pandas."""
+    return os.environ.get("JUDGE_PYTHON") or (sys.executable if importlib.util.find_spec("pandas") else None)
 
 
 @pytest.mark.skipif(not (SHARED / "tools/judge.py").exists(), reason="no shared folder beside the checkout")
 @pytest.mark.skipif(
-    judge_python() is None, reason="the judge needs pandas; set PINSAGE_JUDGE_PYTHON to a Python with it"
+    judge_python() is None, reason="the judge needs pandas; set JUDGE_PYTHON to a Python with it"
 )
 def test_agrees_with_the_judge_to_the_last_digit(tmp_path: Path) -> None:
     folder = SHARED / "data/tiktok-micro"
