@@ -130,6 +130,12 @@ class FeatureEncoder:
         if self.popularity is not None:
             x_BF[:, self.slices["popularity"].start + 1] = self.popularity.of_asked(counts_B)
 
+    def keep_asked(self, x_F: Floats, before_F: Floats) -> None:
+        """Write into the row x of a pin that is replaced how often it was asked for; `before` is its row until now."""
+        if self.popularity is not None:
+            column = self.slices["popularity"].start + 1
+            x_F[column] = before_F[column]
+
     def save(self, folder: Path) -> None:
         """Write the encoder into a folder (see model.feature_files)."""
         save_groups(folder, self.vocabulary, self.groups)

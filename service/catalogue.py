@@ -159,6 +159,9 @@ class Catalogue:
         started = time.perf_counter()
         boards = [self._board(board_id) for board_id in dict.fromkeys(record.boards)]
         x_F = self.release.encoder.encode([_content(record, boards)])[0]
+        before_F = self._features(self.directory.pins.row(record.pin_id))
+        if before_F is not None:
+            self.release.encoder.keep_asked(x_F, before_F)
         encoded = time.perf_counter()
         created = self.row(record.pin_id) < 0
         row = self._pin(record.pin_id)
@@ -180,11 +183,10 @@ class Catalogue:
         change = self.graph.add_edge if record.present else self.graph.remove_edge
         if not change(row, self._board(record.board_id)):
             return None
-        slot = self.delta.slot_of(row)
-        if slot == IN_RELEASE and self.is_full():
+        before_F = self._features(row)
+        if before_F is None or (self.delta.slot_of(row) == IN_RELEASE and self.is_full()):
             return Applied(row)
-        x_F = self.delta.features(slot) if slot >= 0 else np.asarray(self.release.features_PF[row], np.float32)
-        x_F = self.release.encoder.with_graph(x_F, self.graph.boards_of(row))
+        x_F = self.release.encoder.with_graph(before_F, self.graph.boards_of(row))
         made = self.embedder.embed(row, x_F)
         self._store(row, made, x_F)
         return Applied(row, timings=made.timings)
@@ -203,6 +205,13 @@ class Catalogue:
         self.delta.put(row, Entry(made.vector_D, made.messages_KM, x_F, made.ids_T, made.weights_T, *facets))
         if self.delta.is_wasteful():
             self.delta = self.delta.compacted()
+
+    def _features(self, row: int) -> Floats | None:
+        """The last known input of a pin, (F,); None for one that is new."""
+        slot = self.delta.slot_of(row) if row >= 0 else GONE
+        if slot >= 0:
+            return self.delta.features(slot)
+        return np.asarray(self.release.features_PF[row], np.float32) if 0 <= row < self.num_base else None
 
     def _pin(self, pin_id: str) -> int:
         """The row of a pin, deleted or not; a new row where nobody had this id."""

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-COST = 0.04  # of a pin of cosine 1 at the place before; a long row of the same costs five times as much
-DECAY = 0.8  # of the cost, from place to place
+COST = 0.04  # of a pin of cosine 1 at the place before; a long row of the same costs ten times as much
+DECAY = 0.9  # of the cost, from place to place
 WINDOW = 200  # places after which nothing at all is left of it
 
 

@@ -20,7 +20,7 @@ import redis
 from safetensors.numpy import save_file
 
 from model.config import NetworkConfig, WalkConfig
-from model.feature_groups import DegreeScale, PooledTable, VisualScale
+from model.feature_groups import DegreeScale, PooledTable, PopularityScale, VisualScale
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
 from model.index import AnnIndex, IndexParams
@@ -93,14 +93,18 @@ def make_encoder(world: World, *, seed: int = 0) -> FeatureEncoder:
         visual=VisualScale(world.visual_PV.mean(0), world.visual_PV.std(0)),
         boards=table(num_boards, num_boards // NUM_CLUSTERS, 12),
         degree=DegreeScale(1.5, 0.5),
+        popularity=PopularityScale(10, 10),
     )
 
 
-def make_network(num_features: int, *, hidden_dim: int = 24, embed_dim: int = 16, seed: int = 0) -> Inference:
+def make_network(encoder: FeatureEncoder, *, hidden_dim: int = 24, embed_dim: int = 16, seed: int = 0) -> Inference:
+    """Random weights, and a prior for which a pin that is asked for is a little nearer to all others of its kind."""
     rng = np.random.default_rng(seed)
-    config = NetworkConfig(num_features, hidden_dim, embed_dim)
+    config = NetworkConfig(encoder.num_features, hidden_dim, embed_dim, num_prior=encoder.num_prior)
     shapes = weight_shapes(config)
-    weights = {name: (rng.normal(size=s) / np.sqrt(s[-1])).astype(np.float32) for name, s in shapes.items()}
+    weights = {name: np.asarray(rng.normal(size=s) / np.sqrt((*s, 1)[-1]), np.float32) for name, s in shapes.items()}
+    weights["head.G2.weight"] *= 0.3  # what random convolutions make of the clusters is all alike
+    weights |= {"prior.weight": np.array([0.1, 0.2], np.float32), "prior.bias": np.array(0.05, np.float32)}
     return Inference(config, weights)
 
 
@@ -114,7 +118,8 @@ def make_release(root: Path, world: World | None = None, *, seq: int = 0, seed: 
         for title, tags, visual, own in zip(world.titles, world.tags, world.visual_PV, boards, strict=True)
     ]
     x_PF = encoder.encode(contents)
-    network = make_network(encoder.num_features, seed=seed)
+    encoder.fill_asked(x_PF, np.arange(world.num_pins) % 7)
+    network = make_network(encoder, seed=seed)
     messages, vectors_PD = embed_all(network, x_PF, world.around)
     aside = root.parent / f"{root.name}-parts-{seq}-{seed}"
     parts = _write_parts(aside, world, encoder, network, x_PF, messages, vectors_PD)

@@ -143,6 +143,18 @@ def test_a_pin_put_twice_has_the_same_vector(catalogue: Catalogue) -> None:
     np.testing.assert_array_equal(catalogue.vectors(np.array([first.row])), before)
 
 
+def test_a_replaced_pin_is_still_asked_for_as_often(catalogue: Catalogue, release: Release) -> None:
+    column = release.encoder.slices["popularity"].start + 1
+    for _ in range(2):
+        applied = catalogue.apply(pin("p6", 0))
+        assert applied is not None
+        asked = catalogue.delta.features(catalogue.delta.slot_of(applied.row))[column]
+        assert asked == release.features_PF[6, column] > 0
+    new = catalogue.apply(pin("new", 0))
+    assert new is not None
+    assert catalogue.delta.features(catalogue.delta.slot_of(new.row))[column] == 0
+
+
 # --- boards ---
 
 

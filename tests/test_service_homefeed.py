@@ -86,7 +86,7 @@ def test_a_click_counts_less_than_a_save(catalogue: Catalogue) -> None:
 
 
 def test_old_actions_count_less(catalogue: Catalogue) -> None:
-    state = UserState((Action("save", "p1", 200 * DAY), Action("save", "p0", 186 * DAY)))
+    state = UserState((Action("save", "p1", 200 * DAY), Action("save", "p0", 193 * DAY)))
     topics = Counter(pick.row % 6 for pick in picks(catalogue, Asked(state), 30))
     assert topics[1] > topics[0] > 0
 
