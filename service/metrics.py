@@ -83,8 +83,13 @@ class _StatusCollector(Collector):
         "ready": "1 when the service answers from a release.",
         "index_vectors": "Pins in the index of the release.",
         "delta_vectors": "Pins put or changed since, searched exactly.",
+        "live_pins": "Pins that came after the release.",
+        "max_live_pins": "Pins that may come before the next reindex.",
         "live_boards": "Boards that came after the release.",
         "follower_lag_entries": "Changes in Redis that this process has not applied yet.",
+        "changes_age_seconds": "Time since this process last heard of the change log.",
+        "quarantined_entries": "Damaged changes that were left out.",
+        "store_available": "1 when Redis answered the last time.",
         "release_age_seconds": "Age of the release.",
     }
 

@@ -238,7 +238,8 @@ def test_metrics(served: Path, redis_source: RedisSource) -> None:
         assert found[f'{durations}{{method="GET",route="unmatched",status="404"}}'] == 1
         assert found[f'{durations}{{method="other",route="unmatched",status="404"}}'] == 1
         assert found["pinsage_index_vectors"] == 300
-        assert found["pinsage_delta_vectors"] == 1
+        assert found["pinsage_delta_vectors"] == found["pinsage_live_pins"] == found["pinsage_store_available"] == 1
+        assert found["pinsage_follower_lag_entries"] == found["pinsage_quarantined_entries"] == 0
         assert found["pinsage_ready"] == 1
         assert found['pinsage_embedding_duration_seconds_count{step="total"}'] == 1
         assert any(name.startswith('pinsage_release_info{release="') for name in found)
