@@ -8,7 +8,9 @@ Whoever applies changes in the order of their numbers arrives at the same catalo
     EdgeRecord   adds or removes one membership; without effect when the pin is unknown or deleted
 
 Numbers grow by one with every change. The first number of a new database is the time in milliseconds, so that numbers
-do not come again after Redis has lost everything, and "every change above the release's number" stays right.
+do not come again after Redis has lost everything, and "every change above the release's number" stays right. The same
+holds for a database that was restored to an older state than a writer knows of: it goes on above what is known, in a
+new life (EPOCH).
 """
 
 from __future__ import annotations
@@ -119,47 +121,73 @@ def _is_edge(value: Mapping[str, Any]) -> bool:
 # --- writing ---------------------------------------------------------------------------------------------------
 
 
-def ensure_epoch(client: Redis) -> str:
-    """The id of this life of the database, made here when there is none."""
-    with client.pipeline(transaction=True) as pipe:
-        _queue_epoch(pipe)
-        epoch: bytes = pipe.execute()[-1]
-    return epoch.decode()
+def ensure_epoch(client: Redis, *, after: int = 0) -> str:
+    """The id of this life of the database, made here when there is none; numbers go on above `after`.
+
+    after  what the caller knows to be taken, such as the number of a release. A database that is behind it was emptied
+           or restored: it begins a new life, so that whoever follows it reads it anew, and no number comes again.
+    """
+    return _transact(client, lambda pipe, last: _queue_epoch(pipe, last, after))[-1].decode()
 
 
-async def ensure_epoch_async(client: AsyncRedis) -> str:
+async def ensure_epoch_async(client: AsyncRedis, *, after: int = 0) -> str:
     """As `ensure_epoch`."""
-    async with client.pipeline(transaction=True) as pipe:
-        _queue_epoch(pipe)
-        epoch: bytes = (await pipe.execute())[-1]
-    return epoch.decode()
+    answers = await _transact_async(client, (), lambda pipe, values: _queue_epoch(pipe, values[0], after))
+    return answers[-1].decode()
 
 
-def _queue_epoch(pipe: Any) -> None:
-    pipe.set(keyspace.EPOCH, uuid.uuid4().hex, nx=True)
-    pipe.set(keyspace.SEQ, _first_seq(), nx=True)
-    pipe.get(keyspace.EPOCH)
-
-
-def _first_seq() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def write_records(client: Redis, records: Sequence[Change], *, also: Callable[[Any], None] | None = None) -> list[int]:
+def write_records(
+    client: Redis, records: Sequence[Change], *, also: Callable[[Any], None] | None = None, after: int = 0
+) -> list[int]:
     """Write changes in one MULTI and return their numbers; `also` may queue more commands into it.
 
-    Numbers are given under WATCH, so writers of several processes take turns; WatchError after MAX_TRIES lost turns.
+    Numbers are above `after` (see `ensure_epoch`). They are given under WATCH, so writers of several processes take
+    turns; WatchError after MAX_TRIES lost turns.
     """
+    numbered: list[Change] = []
+
+    def queue(pipe: Any, last: Any) -> None:
+        numbered[:] = _queue_records(pipe, records, _follow(pipe, last, after), also)
+
+    _transact(client, queue)
+    return [record.seq for record in numbered]
+
+
+async def write_records_async(
+    client: AsyncRedis, records: Sequence[Change], *, also: Callable[[Any], None] | None = None, after: int = 0
+) -> list[int]:
+    """As `write_records`."""
+    written = await write_planned_async(client, (), lambda _: (records, also), after=after)
+    return [record.seq for record in written]
+
+
+async def write_planned_async(client: AsyncRedis, watch: Sequence[str], plan: Plan, *, after: int = 0) -> list[Change]:
+    """As `write_records`, where what is written depends on what some keys hold; returns the changes with their numbers.
+
+    `plan` is given the values of the keys, and planned again when one of them changed before we wrote.
+    """
+    numbered: list[Change] = []
+
+    def queue(pipe: Any, values: Sequence[Any]) -> None:
+        records, also = plan(values[1:])
+        numbered[:] = _queue_records(pipe, records, _follow(pipe, values[0], after), also)
+
+    await _transact_async(client, watch, queue)
+    return numbered
+
+
+def _transact(client: Redis, queue: Callable[[Any, Any], None]) -> list[Any]:
+    """Run in one MULTI what `queue` makes of the last number, again when another was first; the answers."""
     pipe: Any
     for _ in range(MAX_TRIES):
         with client.pipeline(transaction=True) as pipe:
             try:
                 pipe.watch(keyspace.SEQ)
-                numbered = _number(records, pipe.get(keyspace.SEQ))
+                last = pipe.get(keyspace.SEQ)
                 pipe.multi()
-                _queue_records(pipe, numbered, also)
-                pipe.execute()
-                return [record.seq for record in numbered]
+                queue(pipe, last)
+                answers: list[Any] = pipe.execute()
+                return answers
             except WatchError:
                 continue
     raise WatchError(f"other writers were first {MAX_TRIES} times")
@@ -169,55 +197,58 @@ def write_records(client: Redis, records: Sequence[Change], *, also: Callable[[A
 _turns: WeakKeyDictionary[AsyncRedis, asyncio.Lock] = WeakKeyDictionary()
 
 
-async def write_records_async(
-    client: AsyncRedis, records: Sequence[Change], *, also: Callable[[Any], None] | None = None
-) -> list[int]:
-    """As `write_records`."""
-    written = await write_planned_async(client, (), lambda _: (records, also))
-    return [record.seq for record in written]
-
-
-async def write_planned_async(client: AsyncRedis, watch: Sequence[str], plan: Plan) -> list[Change]:
-    """As `write_records`, where what is written depends on what some keys hold; returns the changes with their numbers.
-
-    `plan` is given the values of the keys, and planned again when one of them changed before we wrote.
-    """
+async def _transact_async(
+    client: AsyncRedis, watch: Sequence[str], queue: Callable[[Any, Sequence[Any]], None]
+) -> list[Any]:
+    """As `_transact`; `queue` is given the last number and the values of the keys to watch."""
     pipe: Any
     async with _turns.setdefault(client, asyncio.Lock()):
         for _ in range(MAX_TRIES):
             async with client.pipeline(transaction=True) as pipe:
                 try:
                     await pipe.watch(keyspace.SEQ, *watch)
-                    last, *values = await pipe.mget(keyspace.SEQ, *watch)
-                    records, also = plan(values)
-                    numbered = _number(records, last)
+                    values = await pipe.mget(keyspace.SEQ, *watch)
                     pipe.multi()
-                    _queue_records(pipe, numbered, also)
-                    await pipe.execute()
-                    return numbered
+                    queue(pipe, values)
+                    answers: list[Any] = await pipe.execute()
+                    return answers
                 except WatchError:
                     continue
     raise WatchError(f"other writers were first {MAX_TRIES} times")
 
 
-def _number(records: Sequence[Change], last: Any) -> list[Change]:
-    after = int(last) if last is not None else _first_seq()
-    return [dataclasses.replace(record, seq=after + i) for i, record in enumerate(records, 1)]
+def _queue_epoch(pipe: Any, last: Any, after: int) -> None:
+    _follow(pipe, last, after)
+    pipe.get(keyspace.EPOCH)
 
 
-def _queue_records(pipe: Any, records: Sequence[Change], also: Callable[[Any], None] | None) -> None:
-    """Queue everything that one write consists of."""
-    pipe.set(keyspace.EPOCH, uuid.uuid4().hex, nx=True)
-    for record in records:
+def _follow(pipe: Any, last: Any, after: int) -> int:
+    """The number that new ones follow; queues the beginning of a new life where the database is behind `after`."""
+    if last is not None and int(last) >= after:
+        pipe.set(keyspace.EPOCH, uuid.uuid4().hex, nx=True)
+        return int(last)
+    first = max(time.time_ns() // 1_000_000, after)
+    pipe.set(keyspace.EPOCH, uuid.uuid4().hex)
+    pipe.set(keyspace.SEQ, first)
+    return first
+
+
+def _queue_records(
+    pipe: Any, records: Sequence[Change], after: int, also: Callable[[Any], None] | None
+) -> list[Change]:
+    """Queue everything that one write consists of; the changes with their numbers."""
+    numbered = [dataclasses.replace(record, seq=after + i) for i, record in enumerate(records, 1)]
+    for record in numbered:
         packed = pack_record(record)
         pipe.hset(keyspace.STATE, record.key, packed)
         pipe.zadd(keyspace.LOG, {record.key: record.seq})
         entry = {"seq": record.seq, "key": record.key, "record": packed}
         pipe.xadd(keyspace.CHANGES, entry, id=f"{record.seq}-0", maxlen=keyspace.MAX_CHANGES)
-    if records:
-        pipe.set(keyspace.SEQ, records[-1].seq)
+    if numbered:
+        pipe.set(keyspace.SEQ, numbered[-1].seq)
     if also is not None:
         also(pipe)
+    return numbered
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import zlib
 TAG = "{pinsage}"
 
 # What tells one life of the database from the next.
-EPOCH = f"{TAG}:epoch"  # random id, made once; another value means that Redis has lost everything
+EPOCH = f"{TAG}:epoch"  # random id; another value means that Redis was emptied, or restored to an older state
 SEQ = f"{TAG}:seq"  # number of the last change
 
 # The change log. STATE and LOG never lose anything: they are the online source of truth.

@@ -13,6 +13,7 @@ import pyarrow as pa
 from redis import Redis, RedisError
 
 from model import keyspace
+from model.changes import ensure_epoch
 from model.errors import IndexDamaged, PinsageError, UserError
 from model.exact import check_unit
 from model.files import remove_folder
@@ -76,12 +77,14 @@ def publish_run(
     )
     try:
         _write_vectors(redis, manifest, parts, lambda text, share: progress(text, 0.5 + 0.4 * share))
+        # A Redis that was emptied or restored must not give changes numbers that a release counts as its own.
+        ensure_epoch(redis, after=max(known.seq for known in list_releases(root)))
         before_flip()
         set_current(root, manifest.id)
     except BaseException as error:
         _undo(root, redis, manifest.id)
         if isinstance(error, RedisError):
-            raise PinsageError(f"the vectors could not be written to Redis: {error}") from error
+            raise PinsageError(f"the release could not be written to Redis: {error}") from error
         raise
     progress("removing old releases", 0.95)
     _remove_old(root, redis)

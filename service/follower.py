@@ -2,7 +2,8 @@
 
 The stream is read from the last number that is in the catalogue. Numbers must come without a gap; where one is missing
 (the stream was trimmed, an entry is lost) all changes since are read from the compacted log. When the database has
-begun a new life, everything that was put online is gone with the old one, and the catalogue is made anew.
+begun a new life, because it was emptied or is behind what we know of it, what it lost must not be served any more: the
+catalogue is made anew from the release and what the database has.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Follower:
         """Find out which life of the database it is, and read all that we have missed."""
         epoch = await self._store.epoch()
         if self._epoch not in (None, epoch):
-            logger.warning("Redis has lost its data; going on from the release")
+            logger.warning("Redis has lost data; going on from the release and what is there")
             await self._target.start_over()
         self._epoch = epoch
         await self._target.catch_up()
@@ -85,7 +86,7 @@ class Follower:
         streams: Any = {keyspace.CHANGES: f"{position}-0"}
         answer: Any = await self._client.xread(streams, count=MAX_ENTRIES, block=BLOCK_MS)
         epoch, last = await self._state()
-        if epoch != self._epoch:
+        if epoch != self._epoch or last < position:
             return False
         entries = _entries(answer)
         numbers = [int(name.split(b"-")[0]) for name, _ in entries]
@@ -103,6 +104,7 @@ class Follower:
         """The life of the database and the number of the last change."""
         answer: Any = await self._client.mget(keyspace.EPOCH, keyspace.SEQ)
         epoch, last = answer
+        self._store.taken(int(last or 0))
         return None if epoch is None else epoch.decode(), int(last or 0)
 
     async def _newest(self) -> int:

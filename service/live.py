@@ -65,6 +65,8 @@ class Live:
 
     async def start(self) -> None:
         """Begin to load, follow and watch; returns when a release is served, or cannot be, or takes long."""
+        releases = await self._run(list_releases, self._root)
+        self._store.taken(max((manifest.seq for manifest in releases), default=0))
         for step in (self._switch.watch, self._store.watch, self._follow):
             self._tasks.append(asyncio.create_task(repeat(step)))
         with suppress(TimeoutError):

@@ -6,6 +6,9 @@ nobody queues for a dead server; `watch` finds out when it is back.
 
 An event counts once. It is known by its `event_id`, or by user, type, pin and time where a time is given; an event with
 neither is always new.
+
+Redis may have been emptied, or restored to an older state than a release or this process knows of. Changes would then
+get numbers that count as read already; so the store remembers which are taken, and Redis goes on above them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from model.changes import (
     Change,
     EdgeRecord,
     OnDamage,
+    Plan,
     ensure_epoch_async,
     read_changes_async,
     write_planned_async,
@@ -53,15 +57,20 @@ class Store:
     def __init__(self, client: Redis) -> None:
         self._client = client
         self._available = True
+        self._taken = 0
 
     @property
     def available(self) -> bool:
         """Whether Redis answered the last time."""
         return self._available
 
+    def taken(self, seq: int) -> None:
+        """Say that numbers up to this one are taken: changes get higher ones, whatever Redis says."""
+        self._taken = max(self._taken, seq)
+
     async def write(self, records: Sequence[Change]) -> list[Change]:
         """Write changes; they come back with their numbers."""
-        return await self._ask(lambda: write_planned_async(self._client, (), lambda _: (records, None)), WRITE_SECONDS)
+        return await self._write((), lambda _: (records, None))
 
     async def record_events(
         self, user_id: str, events: Sequence[Event], wants_edge: Callable[[Event], bool]
@@ -83,8 +92,16 @@ class Store:
             edges = [EdgeRecord(str(event.board_id), event.pin_id, True) for event in saves if wants_edge(event)]
             return list(dict.fromkeys(edges)), lambda pipe: _queue_events(pipe, user_id, fresh)
 
-        changes = await self._ask(lambda: write_planned_async(self._client, tuple(marked), plan), WRITE_SECONDS)
+        changes = await self._write(tuple(marked), plan)
         return len(accepted), changes
+
+    async def _write(self, watch: Sequence[str], plan: Plan) -> list[Change]:
+        def write() -> Awaitable[list[Change]]:
+            return write_planned_async(self._client, watch, plan, after=self._taken)
+
+        written = await self._ask(write, WRITE_SECONDS)
+        self.taken(max((record.seq for record in written), default=0))
+        return written
 
     async def user_state(self, user_id: str) -> UserState:
         """What is remembered of a user; empty for one that nobody heard of."""
@@ -119,12 +136,13 @@ class Store:
         return sorted(weights, key=lambda pin: (-weights[pin], pin))[:POPULAR_DEPTH]
 
     async def epoch(self) -> str:
-        """The id of this life of the database; made when there is none."""
-        return await self._ask(lambda: ensure_epoch_async(self._client), READ_SECONDS)
+        """The id of this life of the database; a new one begins here when there is none, or numbers are behind."""
+        return await self._ask(lambda: ensure_epoch_async(self._client, after=self._taken), READ_SECONDS)
 
     async def last_seq(self) -> int:
         """The number of the last change."""
         value = await self._ask(lambda: self._client.get(keyspace.SEQ), READ_SECONDS)
+        self.taken(int(value or 0))
         return int(value or 0)
 
     async def changes(self, after: int, up_to: int, on_damage: OnDamage) -> AsyncIterator[Change]:

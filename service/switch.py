@@ -155,6 +155,7 @@ class Switch:
 
     async def _serve(self, release: Release) -> None:
         """Bring a catalogue of a release up to date and swap it in."""
+        self._store.taken(release.manifest.seq)
         catalogue = await self._in_loader(partial(Catalogue, release, max_live_pins=self._max_live_pins))
         serving = Serving(catalogue, Shelves(catalogue), Replay(catalogue, release.manifest.seq))
         try:

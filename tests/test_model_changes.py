@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -111,10 +112,25 @@ def test_numbers_do_not_come_again_when_redis_lost_everything(redis_client: redi
     assert ensure_epoch(redis_client) == epoch
     before = write_records(redis_client, [PinRecord("a")])[0]
     redis_client.flushall()
+    time.sleep(0.005)  # a number a millisecond
     after = write_records(redis_client, [PinRecord("b")])[0]
     assert after > before
     assert redis_client.get(keyspace.EPOCH).decode() == ensure_epoch(redis_client) != epoch
     assert [record.pin_id for record in read_changes(redis_client, before)] == ["b"]
+
+
+def test_a_database_that_is_behind_what_is_known_begins_a_new_life_above_it(redis_client: redis.Redis) -> None:
+    epoch = ensure_epoch(redis_client)
+    [seq] = write_records(redis_client, [PinRecord("a")])
+    assert ensure_epoch(redis_client, after=seq) == epoch
+    assert write_records(redis_client, [PinRecord("b")], after=seq) == [seq + 1]
+    known = seq + 10**9  # ahead of the clock, too
+    assert write_records(redis_client, [PinRecord("c")], after=known) == [known + 1]
+    second = ensure_epoch(redis_client, after=known)
+    assert second != epoch
+    assert ensure_epoch(redis_client, after=known + 5) != second
+    assert write_records(redis_client, [PinRecord("d")]) == [known + 6]
+    assert [record.pin_id for record in read_changes(redis_client, 0)] == ["a", "b", "c", "d"]
 
 
 def test_the_first_change_follows_the_number_that_the_epoch_was_made_with(redis_source: RedisSource) -> None:

@@ -60,6 +60,15 @@ def test_a_run_becomes_the_current_release_with_its_vectors(
     assert (shares[0], said[-1]) == (0.0, ("published", 1.0))
 
 
+def test_an_emptied_redis_goes_on_above_every_release(run: RunFolder, home: Path, redis_client: redis.Redis) -> None:
+    [seq] = write_records(redis_client, [PinRecord("a")])
+    publish_run(run, home, redis=redis_client, seq=seq + 10**9)
+    assert write_records(redis_client, [PinRecord("b")]) == [seq + 10**9 + 1]
+    redis_client.flushall()
+    publish_run(run, home, redis=redis_client, seq=seq)
+    assert write_records(redis_client, [PinRecord("c")]) == [seq + 10**9 + 1]
+
+
 def test_the_homes_own_redis_is_used_where_no_client_is_given(
     run: RunFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,84 +1,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
-from redis.client import Pipeline
-from service_fixtures import cluster_of, frozen, make_release, make_world, words_of
+from live_service import (
+    WORLD,
+    has,
+    has_followed,
+    is_on,
+    is_ready,
+    lacks,
+    pin,
+    related_ids,
+    serves,
+    serving,
+    until,
+    with_live,
+)
+from service_fixtures import cluster_of, make_release, make_world
 
 from model import keyspace
-from model.changes import PinRecord, write_records
+from model.changes import PinRecord
 from model.errors import ReleaseError
-from model.redis_clients import sync_client
-from model.redis_server import RedisSource, open_redis
+from model.redis_server import RedisSource
 from model.release import current, set_current
-from service.failures import DeltaFull, InvalidContent, NotReady, StoreUnavailable, UnknownPin, UnknownRelease
+from service.failures import DeltaFull, InvalidContent, NotReady, UnknownPin, UnknownRelease
 from service.live import Live
 from service.views import Event, PinContentIn
-
-PATIENCE = 20.0  # longest wait for something that should come soon, on a busy machine
-
-WORLD = make_world(120)
 
 
 @pytest.fixture
 def release_id(home: Path) -> str:
     return make_release(home / "releases", WORLD).id
-
-
-@pytest.fixture
-def own_redis(home: Path) -> Iterator[RedisSource]:
-    """A Redis that a test may stop."""
-    with open_redis(home) as source:
-        yield source
-
-
-@asynccontextmanager
-async def serving(home: Path, source: RedisSource, **settings: Any) -> AsyncIterator[Live]:
-    live = Live(home, source, native_threads=2, **settings)
-    await live.start()
-    try:
-        yield live
-    finally:
-        await live.stop()
-
-
-def with_live(home: Path, source: RedisSource, work: Callable[[Live], Awaitable[None]], **settings: Any) -> None:
-    async def run() -> None:
-        async with serving(home, source, **settings) as live:
-            await work(live)
-
-    asyncio.run(run())
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that must come true."""
-    async with asyncio.timeout(PATIENCE):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
-async def has(live: Live, pin_id: str) -> bool:
-    try:
-        await live.get_pin(pin_id)
-    except UnknownPin:
-        return False
-    return True
-
-
-def pin(pin_id: str, cluster: int = 0, **more: Any) -> PinRecord:
-    words, boards = words_of(cluster), (f"b{10 * cluster}", f"b{10 * cluster + 1}")
-    return PinRecord(pin_id, " ".join(words[:4]), (words[4],), boards=boards, **more)
-
-
-async def related_ids(live: Live, pin_id: str, limit: int = 200) -> list[str]:
-    return [item.pin_id for item in (await live.related(pin_id, limit=limit)).items]
 
 
 # --- writing and reading ---
@@ -235,9 +190,9 @@ def test_others_follow_every_write(home: Path, release_id: str, redis_source: Re
             await until(lambda: has(two, "new"))
             assert (await two.related("new", limit=1)).items
             await two.set_edge("mine", "new", True)
-            await until(lambda: _on(one, "new", "mine"))
+            await until(lambda: is_on(one, "new", "mine"))
             await one.delete_pin("new")
-            await until(lambda: _not(has(two, "new")))
+            await until(lambda: lacks(two, "new"))
             assert one.status()["quarantined_entries"] == two.status()["quarantined_entries"] == 0
 
     asyncio.run(work())
@@ -280,99 +235,6 @@ def test_processes_that_write_the_same_pins_agree_in_the_end(
     asyncio.run(work())
 
 
-def test_a_gap_in_the_stream_is_filled_from_the_log(
-    home: Path, release_id: str, redis_source: RedisSource, redis_client: redis.Redis
-) -> None:
-    async def work(live: Live) -> None:
-        await live.put_pin(pin("one"))
-        # Written while the stream forgets: as if the follower had slept through a trim.
-        lost = [pin(f"lost{i}") for i in range(5)]
-        forget = partial(Pipeline.xtrim, name=keyspace.CHANGES, maxlen=1, approximate=False)
-        numbers = write_records(redis_client, lost, also=forget)
-        assert redis_client.xlen(keyspace.CHANGES) == 1
-        await until(lambda: has(live, "lost4"))
-        assert await has(live, "lost0")
-        assert live._switch.position() >= numbers[-1]
-        redis_client.delete(keyspace.CHANGES)
-        write_records(redis_client, [pin("late")])
-        redis_client.delete(keyspace.CHANGES)
-        await until(lambda: has(live, "late"))
-
-    with_live(home, redis_source, work)
-
-
-def test_damaged_changes_are_counted_and_do_not_stop_others(
-    home: Path, release_id: str, redis_source: RedisSource, redis_client: redis.Redis
-) -> None:
-    async def work(live: Live) -> None:
-        await live.put_pin(pin("one"))
-        write_records(redis_client, [pin("misfit", visual=(1.0, 2.0))])
-        last = int(redis_client.get(keyspace.SEQ)) + 1
-        redis_client.xadd(keyspace.CHANGES, {"seq": last, "record": b"rubbish"}, id=f"{last}-0")
-        redis_client.set(keyspace.SEQ, last)
-        write_records(redis_client, [pin("good")])
-        await until(lambda: has(live, "good"))
-        assert live.status()["quarantined_entries"] == 2
-        assert not await has(live, "misfit")
-
-    with_live(home, redis_source, work)
-
-
-def test_when_redis_has_lost_everything_so_have_we(
-    home: Path, release_id: str, redis_source: RedisSource, redis_client: redis.Redis
-) -> None:
-    async def work(live: Live) -> None:
-        await live.put_pin(pin("old"))
-        await live.delete_pin("p7")
-        redis_client.flushall()
-        await until(lambda: _not(has(live, "old")))
-        assert await has(live, "p7")
-        await live.put_pin(pin("new"))
-        assert await has(live, "new")
-
-    with_live(home, redis_source, work)
-
-
-# --- Redis goes away ---
-
-
-def test_reads_go_on_without_redis_and_writes_fail(home: Path, release_id: str, own_redis: RedisSource) -> None:
-    async def work(live: Live) -> None:
-        await live.put_pin(pin("new", 1))
-        await live.record_events("u", [Event("save", "p1")])
-        before = await related_ids(live, "new"), (await live.homefeed("u")).items
-        with sync_client(own_redis) as client, frozen(client):
-            async with asyncio.timeout(PATIENCE):
-                for call in (
-                    live.put_pin(pin("late")), live.delete_pin("new"), live.set_edge("b1", "new", True),
-                    live.record_events("u", [Event("save", "p2")]),
-                ):
-                    with pytest.raises(StoreUnavailable):
-                        await call
-                assert (await related_ids(live, "new"), (await live.homefeed("u")).items) == before
-                stranger = await live.homefeed("stranger")
-                assert [item.pin_id for item in stranger.items][:1] == ["p1"]  # what was trending when we last heard
-                assert live.ready() == (True, [])
-                assert not live.status()["store_available"]
-        await until(lambda: _writes(live))
-        assert await has(live, "late")
-
-    with_live(home, own_redis, work)
-
-
-def test_a_process_that_starts_without_redis_serves_the_release_and_says_so(
-    home: Path, release_id: str, tmp_path: Path
-) -> None:
-    async def work(live: Live) -> None:
-        assert await has(live, "p1")
-        assert (await live.homefeed("u")).items
-        ready, reasons = live.ready()
-        assert not ready
-        assert "Redis" in reasons[0]
-
-    with_live(home, RedisSource(f"unix://{tmp_path}/nobody.sock"), work)
-
-
 # --- releases ---
 
 
@@ -387,7 +249,7 @@ def test_without_a_release_nothing_is_ready(home: Path, redis_source: RedisSourc
                 await call
         assert await live.record_events("u", [Event("save", "p0", board_id="mine")]) == 1
         await asyncio.to_thread(make_release, home / "releases", WORLD)
-        await until(lambda: _ready(live))
+        await until(lambda: is_ready(live))
         assert "mine" in (await live.get_pin("p0"))["boards"]
 
     with_live(home, redis_source, work)
@@ -403,7 +265,7 @@ def test_a_new_release_takes_over_with_every_live_change(
         await live.put_pin(pin("late"))
         # It says that it includes "early" and the edge, but its data do not: what is below `seq` is not replayed.
         newer = await asyncio.to_thread(make_release, home / "releases", make_world(150), seq=seq, seed=1)
-        await until(lambda: _serves(live, newer.id))
+        await until(lambda: serves(live, newer.id))
         assert await has(live, "p140")
         assert await has(live, "late")
         assert not await has(live, "early")
@@ -414,9 +276,7 @@ def test_a_new_release_takes_over_with_every_live_change(
     with_live(home, redis_source, work)
 
 
-def test_queries_and_writes_go_on_while_releases_change(
-    home: Path, release_id: str, redis_source: RedisSource
-) -> None:
+def test_queries_and_writes_go_on_while_releases_change(home: Path, release_id: str, redis_source: RedisSource) -> None:
     worlds = {release_id: 120}
     for num_pins in (126, 132):
         worlds[make_release(home / "releases", make_world(num_pins), seed=num_pins).id] = num_pins
@@ -445,7 +305,7 @@ def test_queries_and_writes_go_on_while_releases_change(
             writer = tasks.create_task(write(live, stop))
             for name in (*worlds, *worlds):
                 set_current(home / "releases", name)
-                await until(lambda name=name: _serves(live, name))
+                await until(lambda name=name: serves(live, name))
             stop.set()
         assert all(reader.result() for reader in readers)
         for i in range(writer.result()):
@@ -454,25 +314,23 @@ def test_queries_and_writes_go_on_while_releases_change(
     with_live(home, redis_source, work)
 
 
-def test_a_damaged_release_does_not_replace_a_good_one(
-    home: Path, release_id: str, redis_source: RedisSource
-) -> None:
+def test_a_damaged_release_does_not_replace_a_good_one(home: Path, release_id: str, redis_source: RedisSource) -> None:
     async def work(live: Live) -> None:
-        await until(lambda: _serves(live, release_id))
+        await until(lambda: serves(live, release_id))
         bad = await asyncio.to_thread(make_release, home / "releases", WORLD, seed=2, live=False)
         _flip(bad.folder / "embeddings.npy")
         set_current(home / "releases", bad.id)
 
-        async def noticed() -> bool:
-            return "embeddings.npy" in (live.status()["trouble"] or "")
+        async def is_noticed(wanted: bool) -> bool:
+            return ("embeddings.npy" in (live.status()["trouble"] or "")) == wanted
 
-        await until(noticed)
+        await until(lambda: is_noticed(True))
         assert live.release_id == release_id
         assert live.ready() == (True, [])
         with pytest.raises(ReleaseError, match=r"embeddings\.npy"):
             await live.activate(bad.id)
         set_current(home / "releases", release_id)
-        await until(lambda: _not(noticed()))
+        await until(lambda: is_noticed(False))
 
     with_live(home, redis_source, work)
 
@@ -497,41 +355,13 @@ def test_activate_goes_back_to_an_older_release(home: Path, release_id: str, red
 def test_too_far_behind_is_not_ready(home: Path, release_id: str, redis_source: RedisSource) -> None:
     async def work(live: Live) -> None:
         assert live.ready() == (True, [])
-        await until(lambda: _followed(live))
+        await until(lambda: has_followed(live))
         assert live._follower.last_seq is not None
         live._follower.last_seq = live._switch.position() + 5_000
         ready, reasons = live.ready()
         assert (ready, reasons) == (False, ["5000 changes behind"])
 
     with_live(home, redis_source, work)
-
-
-async def _not(question: Awaitable[bool]) -> bool:
-    return not await question
-
-
-async def _on(live: Live, pin_id: str, board_id: str) -> bool:
-    return board_id in (await live.get_pin(pin_id))["boards"]
-
-
-async def _ready(live: Live) -> bool:
-    return live.ready()[0]
-
-
-async def _followed(live: Live) -> bool:
-    return live._follower.last_contact is not None
-
-
-async def _serves(live: Live, release_id: str) -> bool:
-    return live.status()["release"] == release_id
-
-
-async def _writes(live: Live) -> bool:
-    try:
-        await live.put_pin(pin("late"))
-    except StoreUnavailable:
-        return False
-    return True
 
 
 def _flip(path: Path) -> None:
