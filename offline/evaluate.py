@@ -39,7 +39,8 @@ FORMAT = 1
 SEED = 7
 MAX_SCORES = 25_000_000_000  # scores of a query and a candidate in one test; where there are more, queries are drawn
 MAX_DEAR_STEPS = 8_000_000_000  # queries x edges for a method that walks the whole graph for each query
-MIN_QUERIES = 1000  # never fewer than these
+MIN_QUERIES = 4000  # never fewer than these
+MIN_DEAR_QUERIES = 500
 DIRECTIONS = ("text", "annotations", "visual", "boards")  # groups of features that point somewhere; a degree is a size
 CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 DEGREES = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20+": (20, np.inf)}
@@ -114,7 +115,7 @@ class Bench:
         for name, method in methods.items():
             pairs = pairs_N2
             if method.is_dear:
-                affordable = max(MIN_QUERIES, MAX_DEAR_STEPS // max(self.data.graph.num_edges, 1))
+                affordable = max(MIN_DEAR_QUERIES, MAX_DEAR_STEPS // max(self.data.graph.num_edges, 1))
                 if affordable < len(pairs):
                     pairs = pairs[np.random.default_rng(SEED).permutation(len(pairs))[:affordable]]
             with self.step(f"{test} {name}", len(pairs)) as advance:

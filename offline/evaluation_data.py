@@ -84,16 +84,16 @@ class Limits:
 
     sample       so many pairs, cold pairs and users at most; None takes all up to max_scores
     max_scores   most scores of a query and a candidate in one test
-    min_queries  never fewer because of max_scores
+    min_queries  never fewer queries because of max_scores; a user asks with NUM_RECENT of them
     """
 
     sample: int | None
     max_scores: int
     min_queries: int
 
-    def draw(self, num_all: int, scores_each: int, rng: np.random.Generator) -> slice | Array:
+    def draw(self, num_all: int, num_pins: int, rng: np.random.Generator, *, queries_each: int = 1) -> slice | Array:
         """Which of `num_all` to take: the first of a random order where not all are wanted, else all in their order."""
-        limit = self.sample or max(self.min_queries, self.max_scores // scores_each)
+        limit = self.sample or max(self.min_queries, self.max_scores // num_pins) // queries_each
         if self.sample is None and num_all <= limit:
             return slice(None)
         return rng.permutation(num_all)[:limit]
@@ -178,7 +178,7 @@ class _TestReader:
         if users is None:
             return []
         self.num_tests["users"] = users.height
-        users = users[self._limits.draw(users.height, self._num_pins * NUM_RECENT, self._rng)]
+        users = users[self._limits.draw(users.height, self._num_pins, self._rng, queries_each=NUM_RECENT)]
         history, held_out = (_row_lists(self._pins, users[name]) for name in ("history", "held_out"))
         num_held_out = users["held_out"].list.n_unique().to_numpy()
         return [

@@ -50,7 +50,9 @@ h4.ours { color:var(--red); }
 .card.answer { background:#e3f4e6; box-shadow:inset 3px 0 0 #4c9a4e; }
 .card.asked { background:var(--tint); }
 .pictures { display:grid; grid-template-columns:1fr 1fr; gap:5px; }
-.pictures .card { margin:0; }
+.pictures .card { margin:0; padding:5px; font-size:11px; line-height:1.25; }
+.pictures .card b { -webkit-line-clamp:2; }
+.pictures .card i { display:none; }
 
 pre { margin:8px 0 0; background:var(--ground); border-radius:10px; padding:14px 16px; overflow-x:auto;
   font-size:12.5px; }

@@ -22,7 +22,7 @@ from offline.evaluation_data import Limits, load_evaluation_data
 from offline.run_folder import RunFolder
 
 NUM_PINS = PINS_EACH * len(TOPICS)
-ALL = Limits(None, 10**9, 10)
+ALL = Limits(None, 10**9, 60)
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +109,13 @@ def test_a_sample_is_drawn_and_stated(run: RunFolder) -> None:
 
 
 def test_too_many_scores_are_sampled(run: RunFolder) -> None:
-    data = load_evaluation_data(run, open_dataset(world(run)), Limits(None, 30 * NUM_PINS, 2), seed=7)
-    assert len(data.pairs_N2) == 30
-    assert len(data.users) == 2  # a user asks with 20 pins, so 30 / 20 of them, but never fewer than two
+    data = load_evaluation_data(run, open_dataset(world(run)), Limits(None, 50 * NUM_PINS, 10), seed=7)
+    assert len(data.pairs_N2) == 50
+    assert len(data.users) == 2  # a user asks with 20 pins
     assert data.num_tests["users"] == 3
+    data = load_evaluation_data(run, open_dataset(world(run)), Limits(None, 1, 60), seed=7)
+    assert len(data.pairs_N2) == 60
+    assert len(data.users) == 3
 
 
 def test_a_sample_is_the_judges(run: RunFolder) -> None:
@@ -122,7 +125,7 @@ def test_a_sample_is_the_judges(run: RunFolder) -> None:
 
 
 def test_a_dear_method_looks_at_fewer_pairs(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "MIN_QUERIES", 9)
+    monkeypatch.setattr(stage, "MIN_DEAR_QUERIES", 9)
     monkeypatch.setattr(stage, "MAX_DEAR_STEPS", 1000)
     rows = evaluate(run, open_dataset(world(run)), report=False)["related"]
     assert rows["pixie"]["n"] == 9
