@@ -110,9 +110,7 @@ def judge_python() -> str | None:
 
 
 @pytest.mark.skipif(not (SHARED / "tools/judge.py").exists(), reason="no shared folder beside the checkout")
-@pytest.mark.skipif(
-    judge_python() is None, reason="the judge needs pandas; set JUDGE_PYTHON to a Python with it"
-)
+@pytest.mark.skipif(judge_python() is None, reason="the judge needs pandas; set JUDGE_PYTHON to a Python with it")
 def test_agrees_with_the_judge_to_the_last_digit(tmp_path: Path) -> None:
     folder = SHARED / "data/tiktok-micro"
     dataset = open_dataset(folder)
