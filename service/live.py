@@ -1,8 +1,8 @@
 """The data side of the service, behind one door: what HTTP routes call.
 
-Reading needs no Redis: catalogue, and what was known of users and trends, are in memory. Writing does: a change goes to
-Redis first, then into the catalogue, and only then is it answered; other processes follow the log. Work on arrays runs
-in a few threads, so that the event loop stays free. A page comes from one catalogue, whatever is swapped meanwhile.
+Reading needs no Redis: catalogue, and what was known of users and trends, are in memory. Writing does (service.writer);
+other processes follow the log (service.follower). Work on arrays runs in a few threads, so that the event loop stays
+free. A page comes from one catalogue, whatever is swapped meanwhile (service.switch).
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from model.changes import Change, EdgeRecord, PinRecord
+from model.changes import PinRecord
 from model.manifest import Manifest
 from model.redis_clients import Source, async_client, follower_client
 from model.release import list_releases
 from service.facets import Filter
-from service.failures import InvalidContent, NotReady, StoreUnavailable, UnknownPin, UnknownRelease
+from service.failures import NotReady, StoreUnavailable, UnknownPin, UnknownRelease
 from service.follower import Follower
 from service.homefeed import Asked, Feed
 from service.recent import Recent
@@ -32,6 +32,7 @@ from service.switch import Serving, Switch
 from service.tasks import repeat
 from service.text_search import search_text
 from service.views import Batch, Event, Item, Page, PinContentIn, PutResult, UserState
+from service.writer import Writer
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class Live:
         self._store = Store(self._clients[0])
         self._switch = Switch(self._root, self._store, self._threads, max_live_pins=max_live_pins)
         self._follower = Follower(self._store, self._clients[1], self._switch)
+        self._writer = Writer(self._store, self._switch, self._run)
         self._tasks: list[asyncio.Task[None]] = []
         self._users: Recent[str, UserState] = Recent(MAX_USERS)
         self._shown: Recent[tuple[object, ...], list[str]] = Recent(MAX_FEEDS)
@@ -77,6 +79,7 @@ class Live:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._writer.finish()
         self._switch.close()
         self._threads.shutdown()
         for client in self._clients:
@@ -219,85 +222,28 @@ class Live:
     # --- writing ---
 
     async def put_pin(self, record: PinRecord) -> PutResult:
-        """Put a pin in or replace it. Raises InvalidContent, DeltaFull, StoreUnavailable."""
-        started = time.perf_counter()
-        async with self._switch.writing:
-            serving = self._switch.serving
-            catalogue = serving.catalogue
-            catalogue.check(record)
-            created = catalogue.row(record.pin_id) < 0
-            waited = time.perf_counter()
-            [written] = await self._store.write([record])
-            stored = time.perf_counter()
-            try:
-                applied = await self._run(serving.replay.own, written)
-            except ValueError as error:
-                serving.replay.quarantine(written.key, error)
-                raise InvalidContent("content", str(error)) from error
-        ids_T, weights_T = catalogue.neighbors(catalogue.directory.pins.row(record.pin_id))
-        names = map(catalogue.directory.pins.name, ids_T.tolist())
-        timings = {"store": stored - waited, **(applied.timings if applied else {})}
-        timings["total"] = time.perf_counter() - started
-        return PutResult(created, catalogue.release.id, list(zip(names, weights_T.tolist(), strict=True)), timings)
+        """Put a pin in or replace it; it is found when this returns. Raises InvalidContent, DeltaFull,
+        StoreUnavailable."""
+        return await self._writer.put_pin(record)
 
     async def delete_pin(self, pin_id: str) -> None:
         """Take a pin out; it is found no more when this returns. Raises UnknownPin, StoreUnavailable."""
-        async with self._switch.writing:
-            if self._switch.serving.catalogue.row(pin_id) < 0:
-                raise UnknownPin(pin_id)
-            await self._write([PinRecord(pin_id, deleted=True)])
+        await self._writer.delete_pin(pin_id)
 
     async def set_edge(self, board_id: str, pin_id: str, present: bool) -> None:
         """Put a pin on a board or take it off. Raises UnknownPin, StoreUnavailable."""
-        await self.set_edges(board_id, [pin_id], present=present)
+        await self._writer.set_edges(board_id, [pin_id], present)
 
     async def set_edges(self, board_id: str, pin_ids: Sequence[str], *, present: bool) -> None:
         """Put pins on a board or take them off, all or none. Raises UnknownPin, StoreUnavailable."""
-        async with self._switch.writing:
-            catalogue = self._switch.serving.catalogue
-            for pin_id in pin_ids:
-                if catalogue.row(pin_id) < 0:
-                    raise UnknownPin(pin_id)
-            changed = [pin_id for pin_id in dict.fromkeys(pin_ids) if catalogue.is_on(pin_id, board_id) != present]
-            if changed:
-                await self._write([EdgeRecord(board_id, pin_id, present) for pin_id in changed])
+        await self._writer.set_edges(board_id, pin_ids, present)
 
     async def record_events(self, user_id: str, events: Sequence[Event]) -> int:
         """Remember what a user did: the number of events that are new. A save with a board puts the pin on it.
 
         Raises StoreUnavailable. Works before a release is served.
         """
-        async with self._switch.writing if any(event.board_id for event in events) else nullcontext():
-            accepted, changes = await self._store.record_events(user_id, events, self._wants_edge)
-            with suppress(NotReady):
-                await self._apply_own(changes)
-        return accepted
-
-    def _wants_edge(self, event: Event) -> bool:
-        try:
-            catalogue = self._switch.serving.catalogue
-        except NotReady:
-            return True  # whoever serves will know whether there is such a pin
-        board_id = event.board_id
-        return board_id is not None and catalogue.row(event.pin_id) >= 0 and not catalogue.is_on(event.pin_id, board_id)
-
-    async def _write(self, records: Sequence[Change]) -> None:
-        """To Redis, then into the catalogue; `writing` is held."""
-        await self._apply_own(await self._store.write(records))
-
-    async def _apply_own(self, written: Sequence[Change]) -> None:
-        if not written:
-            return
-        replay = self._switch.serving.replay
-
-        def work() -> None:
-            for record in written:
-                try:
-                    replay.own(record)
-                except ValueError as error:
-                    replay.quarantine(record.key, error)
-
-        await self._run(work)
+        return await self._writer.record_events(user_id, events)
 
     # --- releases ---
 

@@ -115,6 +115,25 @@ def test_new_pins_are_refused_when_there_is_no_room(home: Path, release_id: str,
     with_live(home, redis_source, work, max_live_pins=2)
 
 
+def test_a_write_is_finished_when_whoever_asked_has_gone(
+    home: Path, release_id: str, redis_source: RedisSource, redis_client: redis.Redis
+) -> None:
+    """A write that was cancelled at whatever moment is in Redis and in the catalogue, or in neither."""
+
+    async def work(live: Live) -> None:
+        for turn in range(60):
+            asked = asyncio.create_task(live.put_pin(pin(f"new{turn}", turn % 6)))
+            await asyncio.sleep(turn / 20_000)
+            asked.cancel()
+            await asyncio.wait([asked])
+        await live.put_pin(pin("last"))
+        stored = {key.decode().removeprefix("p/") for key in redis_client.hkeys(keyspace.STATE)}
+        assert stored == {name for name in [f"new{turn}" for turn in range(60)] + ["last"] if await has(live, name)}
+        assert live.status()["quarantined_entries"] == 0
+
+    with_live(home, redis_source, work)
+
+
 def test_events_shape_the_next_feed(home: Path, release_id: str, redis_source: RedisSource) -> None:
     async def work(live: Live) -> None:
         assert {item.reason for item in (await live.homefeed("u")).items} == {"popular"}
