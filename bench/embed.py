@@ -124,7 +124,7 @@ def bulk(world: World, folder: Path, *, noted: bool) -> None:
 
 
 def naive(world: World, vectors_PD: np.ndarray) -> tuple[tuple[float, float], float]:
-    """(wall, processor) seconds for all pins, as a few minibatches tell, and the largest difference from bulk vectors."""
+    """(wall, processor) seconds for all pins, as a few minibatches tell, and the largest difference from bulk."""
     network = PinSage(world.config).eval()
     network.load_state_dict({name: torch.from_numpy(weight) for name, weight in world.weights.items()})
     builder, rng, times, difference = MinibatchBuilder(world.neighborhoods, 2), np.random.default_rng(1), [], 0.0

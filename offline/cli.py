@@ -8,7 +8,7 @@ import os
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -30,6 +30,9 @@ from offline.cli_options import (
     SetOption,
 )
 from offline.progress import Report, show_progress
+
+if TYPE_CHECKING:
+    from offline.stages import Runner
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -110,9 +113,18 @@ def train(run: RunPath, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def embed(run: RunPath, as_json: JsonOption = False) -> None:
+def embed(
+    run: RunPath,
+    engine: Annotated[Literal["local", "spark"], typer.Option(help="this machine, or Apache Spark")] = "local",
+    master: Annotated[str | None, typer.Option(help="Spark's master, such as local[4] or yarn")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Third stage: embeddings of all pins."""
-    _rerun(run, "embed", as_json)
+    from offline.stages import on_spark
+
+    if master is not None and engine == "local":
+        raise UserError("--master is for --engine spark")
+    _rerun(run, "embed", as_json, on_spark(master) if engine == "spark" else None)
 
 
 @app.command()
@@ -279,13 +291,13 @@ def _run_stages(
         _say({"run": str(run), "state": "nothing to do: all stages are done and unchanged"}, as_json)
 
 
-def _rerun(run: Path, stage: str, as_json: bool) -> None:
+def _rerun(run: Path, stage: str, as_json: bool, runners: dict[str, Runner] | None = None) -> None:
     from offline.run_folder import RunFolder
     from offline.stages import read_config, read_dataset_path, run_stages
 
     folder = RunFolder(run)
     dataset, config = read_dataset_path(folder), read_config(folder)
-    run_stages(dataset, folder, config, stages=(stage,), progress=_shown(as_json))
+    run_stages(dataset, folder, config, stages=(stage,), runners=runners, progress=_shown(as_json))
 
 
 def _evaluate(run: Path, as_json: bool, sample: int | None, report: bool) -> None:

@@ -8,7 +8,6 @@ Letters: P pins, B pins of a block, F features, M message width, D embedding wid
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,10 +20,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model.inference import Inference
 from model.walks import Neighborhoods
-from offline.embed_step import check_finite, output_width, take_step
+from offline.embed_step import check_finite, inputs_hash, output_width, read_inputs, take_step
 from offline.partial_arrays import Note, PartialArrays
 from offline.pooling import pool_rows
-from offline.run_folder import RunFolder, fingerprint
+from offline.run_folder import RunFolder
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
@@ -53,19 +52,6 @@ def embed_run(run: RunFolder, *, chunk: int, num_threads: int, progress: Progres
     )
     write_pin_ids(run)
     note.path.unlink(missing_ok=True)
-
-
-def read_inputs(run: RunFolder) -> tuple[Inference, Array, Neighborhoods]:
-    """Network, memory-mapped features (P, F) and memory-mapped neighbourhoods of a trained run."""
-    ids_PT, weights_PT = np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")
-    return Inference.load(run.train), np.load(run.features, mmap_mode="r"), Neighborhoods(ids_PT, weights_PT)
-
-
-def inputs_hash(run: RunFolder) -> str:
-    """Hash of all that the embeddings depend on: the network itself, sizes and times of the large files."""
-    network = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (run.weights, run.network)]
-    large = [path.stat() for path in (run.features, run.neighbor_ids, run.neighbor_weights)]
-    return fingerprint(network, [(stat.st_size, stat.st_mtime_ns) for stat in large])
 
 
 def embed_all(

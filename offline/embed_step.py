@@ -1,4 +1,4 @@
-"""One step of bulk embedding on any block of pins: the same for threads of one machine and for executors of a cluster.
+"""What threads of one machine and executors of a cluster share: one step of bulk embedding on any block of pins.
 
 Step 0 turns features into the first messages. Step k > 0 pools the messages of step k - 1 and convolves; the last step
 ends in the head, the others in the next messages. So every latent and every message is computed once per pin.
@@ -8,6 +8,7 @@ Letters: B pins of the block, F features, H width of a latent, M message width, 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,23 @@ import numpy.typing as npt
 
 from model.errors import PinsageError
 from model.inference import Inference
+from model.walks import Neighborhoods
+from offline.run_folder import RunFolder, fingerprint
 
 Array = npt.NDArray[Any]
+
+
+def read_inputs(run: RunFolder) -> tuple[Inference, Array, Neighborhoods]:
+    """Network, memory-mapped features (P, F) and memory-mapped neighbourhoods of a trained run."""
+    ids_PT, weights_PT = np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")
+    return Inference.load(run.train), np.load(run.features, mmap_mode="r"), Neighborhoods(ids_PT, weights_PT)
+
+
+def inputs_hash(run: RunFolder) -> str:
+    """Hash of all that the embeddings depend on: the network itself, sizes and times of the large files."""
+    network = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (run.weights, run.network)]
+    large = [path.stat() for path in (run.features, run.neighbor_ids, run.neighbor_weights)]
+    return fingerprint(network, [(stat.st_size, stat.st_mtime_ns) for stat in large])
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import UserError
+from model.feature_files import ENCODER_FORMAT
+from model.inference import NETWORK_FORMAT
 from offline.config import RunConfig, parse_config
 from offline.progress import Report, silent
 from offline.run_folder import RunFolder, fingerprint
@@ -38,6 +40,9 @@ class Reuse:
     release: Path
 
 
+Runner = Callable[[Path, RunFolder, RunConfig, Reuse | None, str, Report], None]
+
+
 def run_stages(
     dataset: Path,
     run: RunFolder,
@@ -45,9 +50,10 @@ def run_stages(
     *,
     stages: Sequence[str] = STAGES,
     reuse: Reuse | None = None,
+    runners: Mapping[str, Runner] | None = None,
     progress: ShowProgress = no_progress,
 ) -> dict[str, float]:
-    """Run the stages that are not done yet; seconds of each that ran.
+    """Run the stages that are not done yet, each as `runners` says or else on this machine; seconds of each that ran.
 
     Raises UserError when the run is in use by another process or an earlier stage is missing.
     """
@@ -63,7 +69,7 @@ def run_stages(
             _check_earlier(run, stage, dataset, config, reuse)
             started = time.monotonic()
             with progress(stage) as report:
-                _RUNNERS[stage](dataset, run, config, reuse, inputs, report)
+                {**_RUNNERS, **(runners or {})}[stage](dataset, run, config, reuse, inputs, report)
             seconds[stage] = time.monotonic() - started
             run.write_stamp(stage, inputs, seconds[stage])
     return seconds
@@ -72,8 +78,16 @@ def run_stages(
 def stage_inputs(stage: str, dataset: Path, config: RunConfig, reuse: Reuse | None = None) -> str:
     """Hash of all that the stage's result depends on."""
     own: dict[str, object] = {
-        "prepare": [dataset_fingerprint(dataset), config.seed, config.walks, config.encoder, config.pairs, reuse],
-        "train": [config.network, config.train],
+        "prepare": [
+            ENCODER_FORMAT,
+            dataset_fingerprint(dataset),
+            config.seed,
+            config.walks,
+            config.encoder,
+            config.pairs,
+            reuse,
+        ],
+        "train": [NETWORK_FORMAT, config.network, config.train],
         "embed": [],
         "index": [config.index],
     }
@@ -152,7 +166,20 @@ def _index(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None
     build_index(run, config.index, seed=config.seed, num_threads=num_threads(config), progress=report)
 
 
-_RUNNERS = {"prepare": _prepare, "train": _train, "embed": _embed, "index": _index}
+def on_spark(master: str | None) -> dict[str, Runner]:
+    """Runners that embed on Spark; `master` as Spark names it."""
+
+    def embed(
+        dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report
+    ) -> None:
+        from offline.embed_spark import embed_on_spark
+
+        embed_on_spark(run, master=master, progress=report)
+
+    return {"embed": embed}
+
+
+_RUNNERS: dict[str, Runner] = {"prepare": _prepare, "train": _train, "embed": _embed, "index": _index}
 
 
 def _check_earlier(run: RunFolder, stage: str, dataset: Path, config: RunConfig, reuse: Reuse | None) -> None:

@@ -1,0 +1,129 @@
+"""Bulk embedding on Apache Spark, for catalogues that one machine is too small for (paper, section 3.4).
+
+One job projects all pins to the first messages; then, for each convolution, one job joins the messages with the
+neighbour lists and pools them, pin by pin, from the same NumPy functions as on one machine. What grows with the data
+stays with the executors, which write Parquet into the run folder; the driver reads it part by part into the arrays
+that the later stages map.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from model.errors import PinsageError, UserError
+from model.inference import Inference
+from offline.embed import Progress, write_pin_ids
+from offline.embed_spark_tasks import NEIGHBORS, SELF, STEPPED, StepTask, to_floats
+from offline.embed_step import inputs_hash, output_width, read_inputs
+from offline.partial_arrays import PartialArrays
+from offline.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+PARTITION_BYTES = 128 << 20
+BLOCK_ROWS = 4096
+
+
+def embed_on_spark(run: RunFolder, *, master: str | None, progress: Progress) -> None:
+    """Write messages, embeddings.npy and pin_ids.txt of a run; steps that an earlier try finished are not repeated.
+
+    master  as Spark names it: local[4], yarn, k8s://…; None leaves it to Spark's own configuration
+
+    Raises UserError where pyspark or Java are missing, PinsageError when a value is not finite.
+    """
+    num_steps, inputs = Inference.load(run.train).config.num_layers + 1, inputs_hash(run)
+    folder = run.path.resolve() / "embed" / f"spark-{inputs}"
+    with open_session(master) as spark:
+        for step in range(num_steps):
+            if not _parts(folder, step).joinpath("_SUCCESS").exists():
+                _run_step(spark, run, StepTask(str(run.path.resolve()), inputs, step), folder)
+            progress(f"layer {step} of {num_steps - 1}", (step + 1) / (num_steps + 1))
+    _fetch(run, folder)
+    write_pin_ids(run)
+    for left in folder.parent.glob("spark-*"):
+        shutil.rmtree(left)
+
+
+def _run_step(spark: SparkSession, run: RunFolder, task: StepTask, folder: Path) -> None:
+    """Write a step's (row, latent, output) records as Parquet."""
+    inference, features_PF, (ids_PT, _) = read_inputs(run)
+    payload_bytes = 4 * max(inference.config.hidden_dim, inference.config.embed_dim)
+    num_parts = max(2 * spark.sparkContext.defaultParallelism, -(-ids_PT.size * payload_bytes // PARTITION_BYTES))
+    spark.conf.set("spark.sql.shuffle.partitions", num_parts)
+    rows = spark.range(0, len(features_PF), 1, num_parts)
+    if task.step == 0:
+        stepped = rows.mapInArrow(task.project, STEPPED)
+    else:
+        before = spark.read.schema(STEPPED).parquet(_parts(folder, task.step - 1).as_uri())
+        stepped = _convolve(before, rows.mapInArrow(task.neighbors, NEIGHBORS), task, num_parts)
+    stepped.write.mode("overwrite").parquet(_parts(folder, task.step).as_uri())
+
+
+def _convolve(before: DataFrame, neighbors: DataFrame, task: StepTask, num_parts: int) -> DataFrame:
+    """Messages travel to the pins that have them as neighbours; each pin's own latents come first among its records.
+
+    Blocks of rows stay together, so that executors read features, and the driver results, mostly in order.
+    """
+    messages = before.selectExpr("row AS neighbor", "output AS payload")
+    lists = neighbors.join(messages, "neighbor").select("row", "rank", "weight", "payload")
+    own = before.selectExpr("row", f"{SELF} AS rank", "CAST(0 AS FLOAT) AS weight", "latent AS payload")
+    records = own.unionByName(lists).selectExpr("*", f"row DIV {BLOCK_ROWS} AS block")
+    ordered = records.repartition(num_parts, "block").sortWithinPartitions("row", "rank").drop("block")
+    return ordered.mapInArrow(task.convolve, STEPPED)
+
+
+def _fetch(run: RunFolder, folder: Path) -> None:
+    """Fill the run's arrays from the steps' Parquet files, one batch of rows in memory at a time."""
+    inference, features_PF, _ = read_inputs(run)
+    num_pins, last = len(features_PF), inference.config.num_layers
+    paths = [run.messages(step) for step in range(last)] + [run.embeddings]
+    arrays = PartialArrays({path: output_width(inference, step) for step, path in enumerate(paths)}, {}, num_pins)
+    for step, path in enumerate(paths):
+        filled = 0
+        for part in sorted(_parts(folder, step).glob("*.parquet")):
+            for batch in pq.ParquetFile(part).iter_batches(BLOCK_ROWS, columns=["row", "output"]):
+                arrays[path][batch["row"].to_numpy()] = to_floats(batch["output"], output_width(inference, step))
+                filled += len(batch)
+        if filled != num_pins:
+            raise PinsageError(
+                f"{_parts(folder, step)}: {filled} rows, should be {num_pins}; remove the folder, try again"
+            )
+    arrays.finish()
+
+
+def _parts(folder: Path, step: int) -> Path:
+    return folder / f"step_{step}"
+
+
+@contextmanager
+def open_session(master: str | None) -> Iterator[SparkSession]:
+    """A Spark session, stopped at the end. Raises UserError where pyspark or Java are missing."""
+    java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else shutil.which("java")
+    if java is None or not Path(java).exists():
+        raise UserError("no Java found, which Spark runs on: install Java 17 or newer, or set JAVA_HOME")
+    try:
+        from pyspark.sql import SparkSession
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed; this engine needs: pip install 'pinsage[spark]'") from None
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("pinsage embed").config("spark.sql.autoBroadcastJoinThreshold", -1)
+    if master is not None:
+        builder = builder.master(master)
+    if (master or "").startswith("local"):
+        builder = builder.config("spark.ui.enabled", False).config("spark.driver.host", "localhost")
+        builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    try:
+        yield spark
+    finally:
+        spark.stop()
