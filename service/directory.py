@@ -83,4 +83,3 @@ class Directory:
     def records(self) -> list[tuple[int, PinRecord]]:
         """Row and record of all pins that were put, in the order in which they were first put."""
         return list(self._records.items())
-

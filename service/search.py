@@ -43,9 +43,7 @@ class Searcher:
     delta: DeltaView
     facets: Facets
 
-    def search(
-        self, queries_QD: Floats, k: int, *, exclude: Ints = NOBODY, wanted: Filter = NO_FILTER
-    ) -> Neighbors:
+    def search(self, queries_QD: Floats, k: int, *, exclude: Ints = NOBODY, wanted: Filter = NO_FILTER) -> Neighbors:
         """The k nearest pins of each query that a filter lets through, best first; scores are cosines.
 
         `exclude` holds rows that must not come. Rows of -1 fill up where fewer than k pins exist. Raises ValueError

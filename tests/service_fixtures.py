@@ -70,9 +70,7 @@ def make_world(num_pins: int = 300, *, boards_per_cluster: int = 10, seed: int =
     visual_PV = (centers[clusters_P] + 0.5 * rng.normal(size=(num_pins, VISUAL_DIM))).astype(np.float32)
     pins_E = np.repeat(np.arange(num_pins - 6), 4)
     boards_E = clusters_P[pins_E] * boards_per_cluster + rng.integers(0, boards_per_cluster, len(pins_E))
-    graph = BipartiteGraph.from_edges(
-        pins_E, boards_E, num_pins=num_pins, num_boards=NUM_CLUSTERS * boards_per_cluster
-    )
+    graph = BipartiteGraph.from_edges(pins_E, boards_E, num_pins=num_pins, num_boards=NUM_CLUSTERS * boards_per_cluster)
     around = importance_neighbors(graph, np.arange(num_pins), WALKS, seed=WALK_SEED)
     return World([" ".join(w[:3]) for w in words], [w[2:] for w in words], visual_PV, graph, around)
 

@@ -178,8 +178,10 @@ def test_filters_hold_for_every_place(catalogue: Catalogue) -> None:
         found = names(catalogue, asked, 100)
         assert {int(name.lstrip("pnew")) % 6 for name in found} == {3}
         assert len(found) == 50 - ("p3" in {action.pin_id for action in state.recent}) - 1 + 2
-        languages = [catalogue.describe(row)["language"] for row in catalogue.rows(names(
-            catalogue, Asked(state, wanted=Filter("c3", "en")), 100))]
+        languages = [
+            catalogue.describe(row)["language"]
+            for row in catalogue.rows(names(catalogue, Asked(state, wanted=Filter("c3", "en")), 100))
+        ]
         assert set(languages) == {"en"}
 
 

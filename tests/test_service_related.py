@@ -130,7 +130,7 @@ def test_pins_that_more_words_fit_come_first(catalogue: Catalogue) -> None:
 
 def test_words_of_any_script_are_found_in_the_release(tmp_path: Path) -> None:
     world = make_world(30)
-    world.titles[3], world.titles[4] = "La belle Étoile", "\"Звезда\" (2)"
+    world.titles[3], world.titles[4] = "La belle Étoile", '"Звезда" (2)'
     catalogue = Catalogue(make_release(tmp_path / "releases", world), max_live_pins=10)
     assert [item.pin_id for item in search_text(catalogue, "éto", 5)] == ["p3"]
     assert [item.pin_id for item in search_text(catalogue, "звез", 5)] == ["p4"]

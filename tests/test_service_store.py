@@ -189,7 +189,11 @@ def test_events_are_in_the_stream_as_they_came(redis_source: RedisSource, redis_
     with_store(redis_source, lambda store: record(store, Event("save", "a", NOW, "board"), Event("hide", "b", NOW + 1)))
     entries = [entry for _, entry in redis_client.xrange(keyspace.EVENTS)]
     assert entries[0] == {
-        b"user": b"u", b"pin": b"a", b"type": b"save", b"board": b"board", b"timestamp": str(NOW).encode()
+        b"user": b"u",
+        b"pin": b"a",
+        b"type": b"save",
+        b"board": b"board",
+        b"timestamp": str(NOW).encode(),
     }
     assert entries[1][b"board"] == b""
 
