@@ -127,13 +127,15 @@ def ensure_epoch(client: Redis, *, after: int = 0) -> str:
     after  what the caller knows to be taken, such as the number of a release. A database that is behind it was emptied
            or restored: it begins a new life, so that whoever follows it reads it anew, and no number comes again.
     """
-    return _transact(client, lambda pipe, last: _queue_epoch(pipe, last, after))[-1].decode()
+    epoch: bytes = _transact(client, lambda pipe, last: _queue_epoch(pipe, last, after))[-1]
+    return epoch.decode()
 
 
 async def ensure_epoch_async(client: AsyncRedis, *, after: int = 0) -> str:
     """As `ensure_epoch`."""
     answers = await _transact_async(client, (), lambda pipe, values: _queue_epoch(pipe, values[0], after))
-    return answers[-1].decode()
+    epoch: bytes = answers[-1]
+    return epoch.decode()
 
 
 def write_records(

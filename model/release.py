@@ -141,12 +141,23 @@ class Release:
 
     def pairs(self, split: str) -> NDArray[np.int32] | None:
         """(N, 2) rows of query and related pin of a split, where the run had it."""
-        path = self.folder / f"pairs_{split}.npy"
-        if path.name not in self.manifest.files:
+        return self._pairs_of_rows(f"pairs_{split}.npy")
+
+    @cached_property
+    def held_out_edges(self) -> NDArray[np.int32]:
+        """(N, 2) rows of pin and board, by pin: edges that are true, but not in the graph, as pairs come from them.
+
+        Nothing is served from them; the next data set has them again.
+        """
+        edges_N2 = self._pairs_of_rows("held_out_edges.npy")
+        return np.empty((0, 2), np.int32) if edges_N2 is None else edges_N2
+
+    def _pairs_of_rows(self, name: str) -> NDArray[np.int32] | None:
+        if name not in self.manifest.files:
             return None
-        pairs_N2: NDArray[np.int32] = _open_array(path)
+        pairs_N2: NDArray[np.int32] = _open_array(self.folder / name)
         if pairs_N2.ndim != 2 or pairs_N2.shape[1] != 2:
-            raise ReleaseError(f"{path}: shape {pairs_N2.shape}, not (N, 2)")
+            raise ReleaseError(f"{self.folder / name}: shape {pairs_N2.shape}, not (N, 2)")
         return pairs_N2
 
     @cached_property

@@ -42,6 +42,7 @@ class ReleaseParts:
     features, visual, embeddings  .npy; visual only where the data set has it
     messages                     .npy of each layer
     pairs                        .npy by split
+    held_out_edges               .npy of the edges that the graph lacks because pairs were made from them, if any
     """
 
     config: Path
@@ -57,6 +58,7 @@ class ReleaseParts:
     index: Path
     visual: Path | None = None
     pairs: Mapping[str, Path] = field(default_factory=dict)
+    held_out_edges: Path | None = None
 
     def files(self) -> dict[str, Path]:
         """What is copied as it is, by its name in the release."""
@@ -71,6 +73,8 @@ class ReleaseParts:
         }
         if self.visual is not None:
             named["visual.npy"] = self.visual
+        if self.held_out_edges is not None:
+            named["held_out_edges.npy"] = self.held_out_edges
         for name, folder in (("graph", self.graph), ("encoder", self.encoder), ("index", self.index)):
             named |= {f"{name}/{inner}": folder / inner for inner in files_under(folder)}
         return named

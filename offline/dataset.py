@@ -95,6 +95,10 @@ class Dataset:
         """query_pin_id, related_pin_id of split "train", "valid", "test" or "coldstart"; None where not given."""
         return self._read_optional(f"pairs_{split}")
 
+    def held_out_edges(self) -> pl.DataFrame | None:
+        """pin_id, board_id of the edges that the given pairs were made from; None where there is no table."""
+        return self._read_optional("held_out_edges")
+
     def engagements(self) -> pl.DataFrame | None:
         """user_id, pin_id, timestamp, action (null where not given) in file order; None where there is no table."""
         return self._read_optional("engagements")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ def write_dataset(
 ) -> None:
     """Write pins, boards, edges, pairs and, where the release has them, visual vectors.
 
+    Edges are all that there are, also those that the release's graph lacks because its pairs were made from them; a
+    table names these, so that they stay out of the next graph, too.
+
     new_pairs    (L, 2) rows of query and related pin, more pairs to train on; those of valid and test are left out
     empty_pairs  write tables of pairs also where there are none, so that none are made from the graph
 
@@ -31,9 +35,13 @@ def write_dataset(
         boards = overlay.board_table()
         tables.write("boards", boards.cast(arrow_schema("boards")))
         board_ids = boards["board_id"].combine_chunks()
-        for pins_E, boards_E in overlay.edge_chunks():
+        held_H2 = overlay.held_out_edges()
+        for pins_E, boards_E in chain(overlay.edge_chunks(), [(held_H2[:, 0], held_H2[:, 1])]):
             columns = [_take(ids, pins_E), _take(board_ids, boards_E), pa.nulls(len(pins_E), pa.int64())]
             tables.write("edges", pa.table(columns, names=["pin_id", "board_id", "timestamp"]))
+        if len(held_H2):
+            columns = [_take(ids, held_H2[:, 0]), _take(board_ids, held_H2[:, 1])]
+            tables.write("held_out_edges", pa.table(columns, names=["pin_id", "board_id"]))
         for split, pairs_L2 in _pairs(overlay, new_pairs).items():
             if len(pairs_L2) or empty_pairs:
                 columns = [_take(ids, pairs_L2[:, 0]), _take(ids, pairs_L2[:, 1])]

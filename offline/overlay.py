@@ -3,11 +3,12 @@
 Pins keep the order of the release, without the deleted ones, and new ones follow; boards keep their rows, since the
 encoder knows them by row, and new ones follow.
 
-Shape letters: P pins of the release, N pins now, E edges, C rows of a chunk, V visual width, L pairs.
+Shape letters: P pins of the release, N pins now, E edges, H held-out edges, C rows of a chunk, V visual width, L pairs.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +31,12 @@ class _Pin:
 
     old     its row in the release, -1 for a new one
     record  its new content, None where only its boards have changed
-    boards  rows of its boards now, in order
+    boards  rows of its boards now, in order, and whether the edge is held out of the graph
     """
 
     old: int
     record: PinRecord | None
-    boards: dict[int, None]
+    boards: dict[int, bool]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Overlay:
     old_N       int64  each pin's row in the release, -1 for a new pin
     records     new content by row
     boards      new boards by row: for every pin whose boards may have changed, and every new one
+    held_out    boards by row, of pins in `boards`: edges that stay out of the graph, as pairs come from them
     new_boards  ids of boards that the release does not have
     """
 
@@ -52,6 +54,7 @@ class Overlay:
     old_N: NDArray[np.int64]
     records: dict[int, PinRecord]
     boards: dict[int, list[int]]
+    held_out: dict[int, list[int]]
     new_boards: list[str]
 
     @property
@@ -96,7 +99,7 @@ class Overlay:
         return pa.concat_tables([old, pa.Table.from_pylist(values, old.schema)])
 
     def edge_chunks(self) -> Iterator[tuple[ROWS, ROWS]]:
-        """All edges as rows of pins and boards, chunk by chunk."""
+        """All edges of the graph as rows of pins and boards, chunk by chunk."""
         graph = self.release.graph
         untouched_N = self.old_N >= 0
         untouched_N[list(self.boards)] = False
@@ -110,6 +113,15 @@ class Overlay:
             yield pins_E, graph.pin_boards_E[np.repeat(first_C, degrees_C) + within_E]
         pins = [row for row, boards in self.boards.items() for _ in boards]
         yield np.array(pins, np.int32), np.array([b for boards in self.boards.values() for b in boards], np.int32)
+
+    def held_out_edges(self) -> ROWS:
+        """(H, 2) rows of pin and board, by pin: the edges that the graph lacks because pairs were made from them."""
+        old_H2 = self.release.held_out_edges
+        kept_H2 = np.stack([self.row_of_old()[old_H2[:, 0]], old_H2[:, 1]], axis=1)
+        kept_H2 = kept_H2[(kept_H2[:, 0] >= 0) & ~np.isin(kept_H2[:, 0], list(self.boards))]
+        touched = [(row, board) for row, boards in self.held_out.items() for board in boards]
+        all_H2 = np.concatenate([kept_H2, np.array(touched, np.int32).reshape(-1, 2)])
+        return all_H2[np.argsort(all_H2[:, 0], kind="stable")]
 
     def visual_chunks(self) -> Iterator[NDArray[np.float32]]:
         """Raw visual vectors, chunk by chunk, NaN where a pin has none; nothing where the release has none at all."""
@@ -163,7 +175,7 @@ def apply_changes(release: Release, changes: Iterable[Change]) -> Overlay:
         else:
             old = release.pin_ids.lookup(change.pin_id)
             deleted.discard(old)
-            boards = {_board_row(release, board, new_boards): None for board in change.boards}
+            boards = {_board_row(release, board, new_boards): False for board in change.boards}
             pins[change.pin_id] = _Pin(old, change, boards)
     return _overlay(release, pins, new_boards, deleted)
 
@@ -174,28 +186,32 @@ def _overlay(release: Release, pins: dict[str, _Pin], new_boards: dict[str, int]
     num_new = sum(pin.old < 0 for pin in pins.values())
     old_N = np.concatenate([np.flatnonzero(kept_P), np.full(num_new, -1)]).astype(np.int64)
     row_of_old_P = np.cumsum(kept_P) - 1
-    records, boards, next_row = {}, {}, len(old_N) - num_new
+    records, boards, held_out, next_row = {}, {}, {}, len(old_N) - num_new
     for pin in pins.values():
         if pin.old >= 0:
             row = int(row_of_old_P[pin.old])
         else:
             row, next_row = next_row, next_row + 1
-        boards[row] = list(pin.boards)
+        boards[row] = [board for board, is_held_out in pin.boards.items() if not is_held_out]
+        held_out[row] = [board for board, is_held_out in pin.boards.items() if is_held_out]
         if pin.record is not None:
             records[row] = pin.record
-    return Overlay(release, old_N, records, boards, list(new_boards))
+    return Overlay(release, old_N, records, boards, held_out, list(new_boards))
 
 
 def _old_pin(release: Release, pin_id: str, deleted: set[int]) -> _Pin | None:
     old = release.pin_ids.lookup(pin_id)
     if old < 0 or old in deleted:
         return None
-    return _Pin(old, None, dict.fromkeys(release.graph.boards_of(old).tolist()))
+    pins_H, boards_H = release.held_out_edges.T
+    held_out = boards_H[bisect_left(pins_H, old) : bisect_right(pins_H, old)]
+    boards = dict.fromkeys(held_out.tolist(), True) | dict.fromkeys(release.graph.boards_of(old).tolist(), False)
+    return _Pin(old, None, boards)
 
 
 def _change_edge(release: Release, pin: _Pin, change: EdgeRecord, new_boards: dict[str, int]) -> None:
     if change.present:
-        pin.boards[_board_row(release, change.board_id, new_boards)] = None
+        pin.boards[_board_row(release, change.board_id, new_boards)] = False
         return
     row = new_boards.get(change.board_id, release.board_ids.lookup(change.board_id))
     pin.boards.pop(row, None)

@@ -48,6 +48,9 @@ def build_partial_run(
     graph = build_graph(run.graph, overlay.edge_chunks, num_pins=overlay.num_pins, num_boards=overlay.num_boards)
     for split in SPLITS:
         np.save(run.pairs(split), overlay.pairs(split))
+    held_H2 = overlay.held_out_edges()
+    if len(held_H2):
+        np.save(run.held_out_edges, held_H2)
     progress("copying vectors", 0.2)
     arrays = _Arrays(overlay, run)
     progress("embedding changed pins", 0.4)

@@ -1,6 +1,6 @@
 """The prepare stage: a data set becomes arrays by row: graph, neighbourhoods, labelled pairs, features.
 
-Letters: P pins, E edges, V width of a raw visual vector.
+Letters: P pins, E edges, H held-out edges, V width of a raw visual vector.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def prepare(
     source = _read_source(dataset)
     _write_table(run.pins, source.pins, PINS_SCHEMA)
     progress("building the graph", 0.05)
-    graph = _write_graph(source, run)
+    graph, boards = _write_graph(source, run)
     progress("making labelled pairs", 0.15)
-    graph, about_pairs = _write_pairs(source, run, graph, pairs, seed)
+    graph, about_pairs = _write_pairs(source, run, graph, boards, pairs, seed)
     walked = _Counter("walking", 0.2, 0.5, graph.num_pins, progress)
     build_neighborhoods(
         graph,
@@ -129,27 +129,33 @@ def _read_source(dataset: Dataset) -> Source:
     return Source(dataset, warm_P, pins.filter(warm_P), warm_row_map(pins["pin_id"], warm_P))
 
 
-def _write_graph(source: Source, run: RunFolder) -> BipartiteGraph:
-    """boards.arrow and the graph, by one pass over the edges' ids and two over their rows."""
+def _write_graph(source: Source, run: RunFolder) -> tuple[BipartiteGraph, RowMap]:
+    """boards.arrow and the graph, by one pass over the edges' ids and two over their rows; and the boards' rows."""
     boards = source.dataset.boards()
     _write_table(run.boards, boards, BOARDS_SCHEMA)
     path = run.prepare / "edges.tmp"
-    write_edge_rows(source.dataset, source.rows, RowMap(boards["board_id"]), path)
+    rows = RowMap(boards["board_id"])
+    write_edge_rows(source.dataset, source.rows, rows, path)
     size = {"num_pins": source.pins.height, "num_boards": boards.height}
     graph = build_graph(run.graph, lambda: read_edge_rows(path), **size)
     path.unlink()
-    return graph
+    return graph, rows
 
 
 def _write_pairs(
-    source: Source, run: RunFolder, graph: BipartiteGraph, config: PairsConfig, seed: int
+    source: Source, run: RunFolder, graph: BipartiteGraph, boards: RowMap, config: PairsConfig, seed: int
 ) -> tuple[BipartiteGraph, dict[str, Any]]:
-    """Labelled pairs from the first source there is; returns the graph, less the edges held out for them."""
+    """Labelled pairs from the first source there is; returns the graph, less the edges held out for them.
+
+    Those go into held_out_edges.npy, (N, 2) rows of pin and board in that order, so that a later data set has them.
+    """
     rng = np.random.default_rng(seed)
     about: dict[str, Any] = {"from": "pairs"}
     given, about["dropped"] = _given_pairs(source)
     splits: Splits = {}
-    if "train" not in given:
+    if "train" in given:
+        graph = _without_edges(graph, _given_held_out(source, graph, boards), run)
+    else:
         engagements = source.dataset.engagements()
         if engagements is not None:
             about["from"] = "engagements"
@@ -177,10 +183,25 @@ def _given_pairs(source: Source) -> tuple[Splits, dict[str, int]]:
     return given, dropped
 
 
+def _given_held_out(source: Source, graph: BipartiteGraph, boards: RowMap) -> npt.NDArray[np.bool_]:
+    """Which edges (in the order of board_pins_E) the data set says its pairs were made from."""
+    held_out = source.dataset.held_out_edges()
+    if held_out is None:
+        return np.zeros(graph.num_edges, bool)
+    pins_H, boards_H = source.rows.find(held_out["pin_id"]), boards.find(held_out["board_id"])
+    keys_H = (boards_H.cast(pl.Int64) * graph.num_pins + pins_H).filter(pins_H >= 0).drop_nulls().to_numpy()
+    boards_E = np.repeat(np.arange(graph.num_boards, dtype=np.int64), graph.board_degrees())
+    return np.isin(boards_E * graph.num_pins + graph.board_pins_E, keys_H)
+
+
 def _without_edges(graph: BipartiteGraph, held_E: npt.NDArray[np.bool_], run: RunFolder) -> BipartiteGraph:
-    """Write the graph again without the edges that are held out (in the order of board_pins_E)."""
-    boards_E = np.repeat(np.arange(graph.num_boards, dtype=np.int32), graph.board_degrees())[~held_E]
-    pins_E = graph.board_pins_E[~held_E]
+    """Write the graph again without the edges that are held out (in the order of board_pins_E), and those aside."""
+    if not held_E.any():
+        return graph
+    boards_E = np.repeat(np.arange(graph.num_boards, dtype=np.int32), graph.board_degrees())
+    held_H2 = np.stack([graph.board_pins_E[held_E], boards_E[held_E]], axis=1).astype(np.int32)
+    np.save(run.held_out_edges, held_H2[np.argsort(held_H2[:, 0], kind="stable")])
+    boards_E, pins_E = boards_E[~held_E], graph.board_pins_E[~held_E]
     size = {"num_pins": graph.num_pins, "num_boards": graph.num_boards}
     shutil.rmtree(run.graph)
     return build_graph(run.graph, lambda: iter([(pins_E, boards_E)]), **size)

@@ -62,6 +62,10 @@ class RunFolder:
     def encoder(self) -> Path:
         return self.prepare / "encoder"
 
+    @property
+    def held_out_edges(self) -> Path:
+        return self.prepare / "held_out_edges.npy"
+
     def pairs(self, split: str) -> Path:
         return self.prepare / f"pairs_{split}.npy"
 

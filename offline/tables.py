@@ -72,6 +72,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "pairs_train": _PAIRS,
     "pairs_valid": _PAIRS,
     "pairs_test": _PAIRS,
+    "held_out_edges": _columns({"pin_id": "id", "board_id": "id"}, {}),
     "users_test": _columns({"user_id": "id", "history": "texts", "held_out": "texts"}, {}),
     "coldstart_pins": _columns({"pin_id": "id"}, {}),
     "coldstart_edges": _EDGES,

@@ -60,6 +60,7 @@ class _Validator:
         self._cold_pins()
         self._edges("edges")
         self._edges("coldstart_edges")
+        self._edges("held_out_edges")
         self._engagements()
         self._users()
         for split in ("train", "valid", "test", "coldstart"):
@@ -141,15 +142,14 @@ class _Validator:
             empty = False
             check_ids(batch, "pin_id", file, self.log)
             check_ids(batch, "board_id", file, self.log)
-            check_timestamps(batch, "timestamp", file, self.log)
+            if name != "held_out_edges":
+                check_timestamps(batch, "timestamp", file, self.log)
             check_known(batch, "pin_id", self.pins, file, self.log)
-            if self.cold is not None and name == "edges":
+            if self.cold is not None and name != "coldstart_edges":
                 wrong = "is a coldstart pin: its edges belong into coldstart_edges (leak)"
                 check_members(batch, "pin_id", self.cold, wrong, file, self.log, inside=True)
             elif self.cold is not None:
-                check_members(
-                    batch, "pin_id", self.cold, "is not in coldstart_pins", file, self.log, inside=False
-                )
+                check_members(batch, "pin_id", self.cold, "is not in coldstart_pins", file, self.log, inside=False)
         if empty and name == "edges":
             self._wants_rows(name)
 
