@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from model.errors import ReleaseError
 from model.feature_groups import DegreeScale, Group, PooledTable, PopularityScale, VisualScale
 
-ENCODER_FORMAT = 2
+ENCODER_FORMAT = 3
 TABLES = ("text", "annotations", "boards")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -69,7 +69,7 @@ def _parts(group: Group) -> Arrays:
     if isinstance(group, DegreeScale):
         return {"scale": np.array([group.mean, group.deviation])}
     if isinstance(group, PopularityScale):
-        return {"scale": np.array([group.most_degree, group.most_asked])}
+        return {"scale": np.array([group.most_degree, group.most_asked, group.mean_share])}
     parts: Arrays = {"mean": group.mean_V, "deviation": group.deviation_V}
     return parts if group.components_VD is None else parts | {"components": group.components_VD}
 
@@ -100,7 +100,7 @@ def _check(name: str, group: Group, width: int, num_tokens: int) -> None:
         raw = len(group.mean_V)
         want = {"mean": (raw,), "deviation": (raw,), "components": (raw, width)}
     else:
-        want = {"scale": (2,)}
+        want = {"scale": (3,) if name == "popularity" else (2,)}
     for part, array in _parts(group).items():
         if array.shape != want[part]:
             raise ValueError(f"{part} is of shape {array.shape}, want {want[part]}")

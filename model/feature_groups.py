@@ -99,6 +99,7 @@ class PopularityScale:
 
     most_degree: float
     most_asked: float
+    mean_share: float = 0.0  # of degree, over all pins: what stands for a degree that is not known yet
     dim: int = field(default=2, init=False)
 
     def of_degree(self, degrees_B: Ints) -> Floats:

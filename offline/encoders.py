@@ -6,6 +6,7 @@ Letters: P pins, N pins that are fitted on, B pins of a batch, F features, V wid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def fit_encoder(
     if visual_PV is not None and config.visual_dim:
         visual = fit_visual(visual_PV[pins_N], config.visual_dim, seed=seed)
     degrees_P = graph.pin_degrees()
-    popularity = None if asked_P is None else PopularityScale(float(degrees_P.max()), float(asked_P.max()))
+    popularity = None if asked_P is None else fit_popularity(degrees_P, asked_P)
     return FeatureEncoder(vocabulary, text, annotations, visual, boards, fit_degree(degrees_P), popularity)
 
 
@@ -78,6 +79,12 @@ def fit_degree(degrees_P: Ints) -> DegreeScale:
     """Mean and deviation of log(1 + degree)."""
     logs_P = np.log1p(degrees_P.astype(np.float64))
     return DegreeScale(float(logs_P.mean()), float(logs_P.std()) or 1.0)
+
+
+def fit_popularity(degrees_P: Ints, asked_P: Ints) -> PopularityScale:
+    """The largest degree and count there are, and the mean share of degree."""
+    scale = PopularityScale(float(degrees_P.max()), float(asked_P.max()))
+    return replace(scale, mean_share=float(scale.of_degree(degrees_P).mean()))
 
 
 def encode_all(
