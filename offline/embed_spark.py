@@ -8,6 +8,7 @@ that the later stages map.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -106,15 +107,33 @@ def _parts(folder: Path, step: int) -> Path:
 
 @contextmanager
 def open_session(master: str | None) -> Iterator[SparkSession]:
-    """A Spark session, stopped at the end. Raises UserError where pyspark or Java are missing."""
+    """A Spark session, stopped at the end.
+
+    Raises UserError where pyspark or Java are missing, PinsageError with Spark's reason when Spark fails.
+    """
     java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else shutil.which("java")
     if java is None or not Path(java).exists():
         raise UserError("no Java found, which Spark runs on: install Java 17 or newer, or set JAVA_HOME")
+    for name in ("pyspark", "pandas"):  # pandas is Spark's own need
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"{name} is not installed; this engine needs: pip install 'pinsage[spark]'")
+    from pyspark.errors import PySparkException
+
     try:
-        from pyspark.sql import SparkSession
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; this engine needs: pip install 'pinsage[spark]'") from None
+        spark = _start(master)
+        try:
+            yield spark
+        finally:
+            spark.stop()
+    except PySparkException as error:
+        raise PinsageError(f"Spark: {_reason(str(error))}") from error
+
+
+def _start(master: str | None) -> SparkSession:
+    from pyspark.sql import SparkSession
+
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    # Broadcast joins would collect messages on the driver.
     builder = SparkSession.builder.appName("pinsage embed").config("spark.sql.autoBroadcastJoinThreshold", -1)
     if master is not None:
         builder = builder.master(master)
@@ -123,7 +142,10 @@ def open_session(master: str | None) -> Iterator[SparkSession]:
         builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
-    try:
-        yield spark
-    finally:
-        spark.stop()
+    return spark
+
+
+def _reason(message: str) -> str:
+    """The line that says what happened: of a Python traceback the last, of anything else the first."""
+    lines = message.strip().splitlines() or ["failed without a reason; see its log"]
+    return lines[-1] if "Traceback" in message else lines[0]

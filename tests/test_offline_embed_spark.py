@@ -1,6 +1,6 @@
 """Bulk embedding on Spark equals bulk embedding on one machine.
 
-To run these tests: install Java 17 or newer and `pip install -e '.[spark]'`.
+Those that start Spark need Java 17 or newer and `pip install -e '.[spark]'`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from offline.embed_step import inputs_hash
 from offline.progress import silent
 from offline.run_folder import RunFolder
 
-needs_spark = pytest.mark.skipif(
+has_spark = pytest.mark.skipif(
     importlib.util.find_spec("pyspark") is None or shutil.which("java") is None,
     reason="needs Java and pyspark: pip install -e '.[spark]'",
 )
@@ -41,12 +42,36 @@ ON_SPARK = ["default", "no layers"]  # each step is some seconds; the others run
 EMBED = """
 import sys
 from pathlib import Path
-from offline.embed_spark import embed_on_spark
+from offline import embed_spark
 from offline.run_folder import RunFolder
-for path in sys.argv[1:]:
-    embed_on_spark(RunFolder(Path(path)), master="local[2]", progress=lambda text, share: None)
+
+def embed(path):
+    embed_spark.embed_on_spark(RunFolder(Path(path)), master="local[2]", progress=lambda text, share: print(text))
+
+fetch, run_step = embed_spark._fetch, embed_spark._run_step
+embed_spark._fetch = lambda *run: sys.exit("stopped before the end")
+try:
+    embed(sys.argv[2])
+except SystemExit:
+    embed_spark._fetch, embed_spark._run_step = fetch, None  # no step is run again
+    embed(sys.argv[2])
+embed_spark._run_step = run_step
+for path in sys.argv[3:]:
+    embed(path)
 assert "torch" not in sys.modules
+try:
+    embed(sys.argv[1])
+except embed_spark.PinsageError as error:
+    print(error)
 """
+
+
+class Embedded(NamedTuple):
+    """Runs by variant, here and on Spark; a run that cannot be embedded; what was printed."""
+
+    runs: dict[str, tuple[RunFolder, RunFolder]]
+    bad: RunFolder
+    printed: str
 
 
 def make_variant(path: Path, network: dict[str, object]) -> RunFolder:
@@ -62,16 +87,25 @@ def make_variant(path: Path, network: dict[str, object]) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunFolder, RunFolder]]:
-    """Per variant, a run embedded on this machine and its copy embedded by Spark."""
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+    """Per variant, a run embedded on this machine and its copy embedded by Spark; and one that cannot be embedded."""
     folder, runs = tmp_path_factory.mktemp("spark"), {}
+    bad = make_variant(folder / "bad", {})
+    spoil(bad)
     for number, name in enumerate(ON_SPARK):
         here = make_variant(folder / f"here-{number}", VARIANTS[name])
         runs[name] = here, copy_without_embeddings(here, folder / f"spark-{number}")
-    command = [sys.executable, "-c", EMBED, *(str(spark.path) for _, spark in runs.values())]
+    command = [sys.executable, "-c", EMBED, str(bad.path), *(str(spark.path) for _, spark in runs.values())]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return runs
+    return Embedded(runs, bad, done.stdout)
+
+
+def spoil(run: RunFolder) -> None:
+    """Features of pin 17 that the network makes nothing finite of."""
+    features_PF = np.load(run.features)
+    features_PF[17, 0] = np.inf
+    np.save(run.features, features_PF)
 
 
 def copy_without_embeddings(run: RunFolder, path: Path) -> RunFolder:
@@ -83,10 +117,11 @@ def copy_without_embeddings(run: RunFolder, path: Path) -> RunFolder:
     return copy
 
 
-@needs_spark
+@pytest.mark.slow
+@has_spark
 @pytest.mark.parametrize("variant", ON_SPARK)
-def test_spark_equals_this_machine(embedded: dict[str, tuple[RunFolder, RunFolder]], variant: str) -> None:
-    here, spark = embedded[variant]
+def test_spark_equals_this_machine(embedded: Embedded, variant: str) -> None:
+    here, spark = embedded.runs[variant]
     num_layers = Inference.load(here.train).config.num_layers
     for path in [here.embeddings, *map(here.messages, range(num_layers))]:
         expected, found = np.load(path), np.load(spark.path / path.relative_to(here.path))
@@ -95,10 +130,17 @@ def test_spark_equals_this_machine(embedded: dict[str, tuple[RunFolder, RunFolde
     assert spark.pin_ids.read_text() == here.pin_ids.read_text()
 
 
-@needs_spark
-def test_nothing_but_the_arrays_is_left(embedded: dict[str, tuple[RunFolder, RunFolder]]) -> None:
-    _, spark = embedded["default"]
+@pytest.mark.slow
+@has_spark
+def test_nothing_but_the_arrays_is_left(embedded: Embedded) -> None:
+    _, spark = embedded.runs["default"]
     assert sorted(path.name for path in spark.messages(0).parent.iterdir()) == ["messages_0.npy", "messages_1.npy"]
+
+
+@pytest.mark.slow
+@has_spark
+def test_a_failure_on_an_executor_is_one_line_that_names_the_pin(embedded: Embedded) -> None:
+    assert embedded.printed.splitlines()[-1].endswith("embedding: what pin 17 gets is not finite")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -147,9 +189,7 @@ def test_rows_of_floats_survive_being_bytes_and_slices() -> None:
 
 def test_a_value_that_is_not_finite_is_named_by_its_row(tmp_path: Path) -> None:
     run = make_variant(tmp_path / "run", {})
-    features_PF = np.load(run.features)
-    features_PF[17, 0] = np.inf
-    np.save(run.features, features_PF)
+    spoil(run)
     rows = pa.RecordBatch.from_pydict({"id": np.arange(10, 20)})
     with pytest.raises(PinsageError, match="pin 17 "):
         list(StepTask(str(run.path), inputs_hash(run), 0).project([rows]))
@@ -164,7 +204,6 @@ def test_no_java_and_no_pyspark_are_said(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "java").write_text("#!/bin/sh\n")
     (tmp_path / "java").chmod(0o755)
     monkeypatch.setitem(sys.modules, "pyspark", None)
-    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     with pytest.raises(UserError, match=r"pip install 'pinsage\[spark\]'"), open_session("local[1]"):
         pass
 
