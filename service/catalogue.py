@@ -2,7 +2,7 @@
 
 A row is a pin for as long as the catalogue lives; the release's pins have rows 0 … P-1, live ones follow. A pin that is
 replaced, or whose boards change, is embedded again into a new slot of the delta (service.delta) under its old row; the
-graph (model.live_graph) is changed in place. One writer at a time, behind a lock; readers take none.
+graph (model.live_graph) is changed in place (service.wave). One writer at a time, behind a lock; readers take none.
 
 When the delta is full, changed boards still change the graph, but a pin of the release keeps its vector until the next
 reindex; new pins are refused by `check`.
@@ -14,38 +14,27 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from model.changes import Change, EdgeRecord, PinRecord
+from model.changes import Change, PinRecord
 from model.exact import Neighbors
-from model.features import PinContent
 from model.live_graph import LiveGraph
 from model.release import Release
-from service.delta import GONE, IN_RELEASE, Delta, DeltaShape, Entry
+from service.delta import GONE, Delta, DeltaShape
 from service.directory import Directory
-from service.embedder import Embedder, Made
+from service.embedder import Embedder
 from service.facets import Facets, Filter
 from service.failures import DeltaFull, InvalidContent
 from service.search import NO_FILTER, NOBODY, Searcher
 from service.views import Item, PinContentIn
+from service.wave import Applied, OnFault, Wave, content_of
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What a change did: the row it was about, whether the pin is new, seconds by step."""
-
-    row: int
-    created: bool = False
-    timings: dict[str, float] = field(default_factory=dict)
 
 
 class Catalogue:
@@ -98,7 +87,7 @@ class Catalogue:
         """
         delta = self.delta
         slot = delta.slot_of(row)
-        ids_T, weights_T = delta.neighbors(slot) if slot >= 0 else self.embedder.walk(row)
+        ids_T, weights_T = delta.neighbors(slot) if slot >= 0 else self.embedder.visits(row)
         known_T = delta.view().exists(ids_T)
         return ids_T[known_T], weights_T[known_T]
 
@@ -106,7 +95,7 @@ class Catalogue:
         """The unit vector (D,) that a pin of this content would get; nothing is stored. Raises InvalidContent."""
         self._check_visual(content.visual)
         boards = [row for row in map(self.directory.boards.row, content.boards) if row >= 0]
-        return self.embedder.preview(_content(content, boards), boards)
+        return self.embedder.preview(content_of(content, boards), boards)
 
     def item(self, row: int, score: float, reason: str, source: int = -1) -> Item:
         """A pin as an item of a list; `source` is the row of the pin that it is there for."""
@@ -148,93 +137,34 @@ class Catalogue:
 
         Raises ValueError when no vector can be made from the record; the catalogue is then as before.
         """
+        faults: list[ValueError] = []
         with self._writing:
-            if isinstance(record, EdgeRecord):
-                return self._apply_edge(record)
-            if record.deleted:
-                return self._delete(record.pin_id)
-            return self._put(record)
+            wave = Wave(self, lambda _, error: faults.append(error))
+            applied = wave.add(record)
+            wave.go()
+        if faults:
+            raise faults[0]
+        return applied
 
-    def _put(self, record: PinRecord) -> Applied:
-        started = time.perf_counter()
-        boards = [self._board(board_id) for board_id in dict.fromkeys(record.boards)]
-        x_F = self.release.encoder.encode([_content(record, boards)])[0]
-        before_F = self._features(self.directory.pins.row(record.pin_id))
-        if before_F is not None:
-            self.release.encoder.keep_asked(x_F, before_F)
-        encoded = time.perf_counter()
-        created = self.row(record.pin_id) < 0
-        row = self._pin(record.pin_id)
-        before = self.graph.boards_of(row)
-        try:
-            self._set_boards(row, boards)
-            made = self.embedder.embed(row, x_F)
-        except BaseException:
-            self._set_boards(row, before.tolist())
-            raise
-        self.directory.keep(row, record)
-        self._store(row, made, x_F)
-        return Applied(row, created, {"encode": encoded - started, **made.timings})
+    def apply_all(self, records: Sequence[Change], on_fault: OnFault) -> None:
+        """Take in many changes, in their order, faster than one by one.
 
-    def _apply_edge(self, record: EdgeRecord) -> Applied | None:
-        row = self.row(record.pin_id)
-        if row < 0 or (not record.present and self.directory.boards.row(record.board_id) < 0):
-            return None
-        change = self.graph.add_edge if record.present else self.graph.remove_edge
-        if not change(row, self._board(record.board_id)):
-            return None
-        before_F = self._features(row)
-        if before_F is None or (self.delta.slot_of(row) == IN_RELEASE and self.is_full()):
-            return Applied(row)
-        x_F = self.release.encoder.with_graph(before_F, self.graph.boards_of(row))
-        made = self.embedder.embed(row, x_F)
-        self._store(row, made, x_F)
-        return Applied(row, timings=made.timings)
+        `on_fault` is told of those from which no vector can be made; they are left out.
+        """
+        with self._writing:
+            wave = Wave(self, on_fault)
+            for record in records:
+                wave.add(record)
+            wave.go()
 
-    def _delete(self, pin_id: str) -> Applied | None:
-        row = self.row(pin_id)
-        if row < 0:
-            return None
-        self.delta.drop(row)
-        self.graph.remove_pin(row)
-        self.directory.forget(row)
-        return Applied(row)
+    def facets_of(self, row: int) -> tuple[int, int]:
+        """The codes of a pin's category and language."""
+        return self.facets.codes(self.directory.value(row, "category"), self.directory.value(row, "language"))
 
-    def _store(self, row: int, made: Made, x_F: Floats) -> None:
-        facets = self.facets.codes(self.directory.value(row, "category"), self.directory.value(row, "language"))
-        self.delta.put(row, Entry(made.vector_D, made.messages_KM, x_F, made.ids_T, made.weights_T, *facets))
+    def compact(self) -> None:
+        """Let go of dead slots when they are many; for the writer."""
         if self.delta.is_wasteful():
             self.delta = self.delta.compacted()
-
-    def _features(self, row: int) -> Floats | None:
-        """The last known input of a pin, (F,); None for one that is new."""
-        slot = self.delta.slot_of(row) if row >= 0 else GONE
-        if slot >= 0:
-            return self.delta.features(slot)
-        return np.asarray(self.release.features_PF[row], np.float32) if 0 <= row < self.num_base else None
-
-    def _pin(self, pin_id: str) -> int:
-        """The row of a pin, deleted or not; a new row where nobody had this id."""
-        row = self.directory.pins.row(pin_id)
-        if row < 0:
-            row = self.graph.add_pin()
-            self.directory.pins.add(pin_id, self.delta.add_row())
-        return row
-
-    def _board(self, board_id: str) -> int:
-        """The row of a board; a new one where nobody had this id."""
-        row = self.directory.boards.row(board_id)
-        if row < 0:
-            row = self.graph.add_board()
-            self.directory.boards.add(board_id, row)
-        return row
-
-    def _set_boards(self, row: int, boards: Sequence[int]) -> None:
-        before = set(self.graph.boards_of(row).tolist())
-        for board in before.difference(boards):
-            self.graph.remove_edge(row, board)
-        for board in set(boards).difference(before):
-            self.graph.add_edge(row, board)
 
     def _check_visual(self, visual: Sequence[float] | None) -> None:
         if visual is None:
@@ -247,8 +177,3 @@ class Catalogue:
         # The encoder computes in single precision.
         if not all(math.isfinite(x) and abs(x) < 1e30 for x in visual):
             raise InvalidContent("visual", "a number is not finite or too large")
-
-
-def _content(given: PinRecord | PinContentIn, boards: Sequence[int]) -> PinContent:
-    visual_V = None if given.visual is None else np.array(given.visual, np.float32)
-    return PinContent(given.title, given.annotations, given.description, visual_V, boards)

@@ -11,7 +11,8 @@ import logging
 from collections.abc import Iterable
 
 from model.changes import Change, PinRecord
-from service.catalogue import Applied, Catalogue
+from service.catalogue import Catalogue
+from service.wave import Applied
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,12 @@ class Replay:
 
     def follow(self, records: Iterable[Change]) -> None:
         """Apply changes from the log, ascending by number; those that are in already are left out."""
+        due: list[Change] = []
         for record in records:
             if record.seq > self.seq:
-                self._follow(record)
+                due += self._with_newer(record)
                 self.seq = record.seq
+        self.catalogue.apply_all(due, lambda record, error: self.quarantine(record.key, error))
 
     def reached(self, seq: int) -> None:
         """The log holds nothing more up to this number."""
@@ -63,16 +66,12 @@ class Replay:
         self.num_quarantined += 1
         logger.warning("change of %s left out: %s", what, why)
 
-    def _follow(self, record: Change) -> None:
-        newer = [own for own in self._ahead.get(record.pin_id, ()) if own.seq >= record.seq]
+    def _with_newer(self, record: Change) -> list[Change]:
+        """What a change from the log means here: nothing, itself, or itself and our newer ones about the same pin."""
+        ahead = self._ahead.pop(record.pin_id, [])
+        newer = [own for own in ahead if own.seq > record.seq]
         if newer:
-            self._ahead[record.pin_id] = [own for own in newer if own.seq > record.seq]
-        else:
-            self._ahead.pop(record.pin_id, None)
-        if any(own.seq == record.seq or isinstance(own, PinRecord) for own in newer):
-            return
-        for each in (record, *newer):
-            try:
-                self.catalogue.apply(each)
-            except ValueError as error:
-                self.quarantine(each.key, error)
+            self._ahead[record.pin_id] = newer
+        if any(own.seq == record.seq for own in ahead) or any(isinstance(own, PinRecord) for own in newer):
+            return []
+        return [record, *newer]

@@ -85,8 +85,8 @@ def test_a_pin_without_boards_takes_its_nearest_pins_by_content(catalogue: Catal
     applied = catalogue.apply(pin("new", 3, boards=False))
     assert applied is not None
     x_F = catalogue.delta.features(catalogue.delta.slot_of(applied.row))
-    alone_D, _ = catalogue.embedder.forward(x_F, (np.empty(0, np.int64), np.empty(0, np.float32)))
-    cosines_P = release.embeddings_PD @ alone_D
+    alone_1D, _ = catalogue.embedder.forward(x_F[None], np.empty((1, 0), np.int64), np.empty((1, 0), np.float32))
+    cosines_P = release.embeddings_PD @ alone_1D[0]
     ids_T, weights_T = catalogue.neighbors(applied.row)
     np.testing.assert_array_equal(ids_T, np.argsort(-cosines_P)[: WALKS.num_neighbors])
     np.testing.assert_allclose(weights_T, cosines_P[ids_T] / cosines_P[ids_T].sum(), atol=1e-3)
@@ -196,13 +196,11 @@ def test_an_edge_that_changes_nothing_has_no_effect(catalogue: Catalogue) -> Non
 def test_a_vector_equals_the_offline_one_for_the_same_neighbors(
     catalogue: Catalogue, release: Release, world: World
 ) -> None:
-    for row in range(0, 300, 7):
-        x_F = np.asarray(release.features_PF[row], np.float32)
-        around = world.around.ids_BT[row], world.around.weights_BT[row]
-        vector_D, messages_KM = catalogue.embedder.forward(x_F, around)
-        assert vector_D @ release.embeddings_PD[row] >= 0.999
-        for layer, message_M in enumerate(messages_KM):
-            np.testing.assert_allclose(message_M, release.messages[layer][row], atol=2e-2)
+    x_PF = np.asarray(release.features_PF, np.float32)
+    vectors_PD, messages_PKM = catalogue.embedder.forward(x_PF, world.around.ids_BT, world.around.weights_BT)
+    assert (vectors_PD * release.embeddings_PD).sum(1).min() >= 0.999
+    for layer in range(2):
+        np.testing.assert_allclose(messages_PKM[:, layer], release.messages[layer], atol=2e-2)
 
 
 def test_walks_are_the_offline_walks(catalogue: Catalogue, world: World) -> None:
@@ -237,7 +235,7 @@ def test_a_pin_of_which_nothing_is_known_still_finds_itself(
 ) -> None:
     forward = catalogue.embedder.forward
     monkeypatch.setattr(
-        catalogue.embedder, "forward", lambda x_F, around: (np.zeros(16, np.float32), forward(x_F, around)[1])
+        catalogue.embedder, "forward", lambda x_BF, *around: (np.zeros((1, 16), np.float32), forward(x_BF, *around)[1])
     )
     catalogue.apply(PinRecord("new", "unheard of"))
     assert nearest(catalogue, "new")[0] == "new"
@@ -354,6 +352,52 @@ OPERATIONS = st.lists(
 )
 
 
+def change(what: str, number: int, cluster: int) -> PinRecord | EdgeRecord:
+    """An operation on one of p0 … p9 or of five new pins."""
+    name = f"p{number}" if number < 10 else f"new{number}"
+    if what == "edge":
+        return EdgeRecord(f"b{10 * cluster}", name, True)
+    return PinRecord(name, deleted=True) if what == "delete" else pin(name, cluster, category=f"c{cluster}")
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(OPERATIONS)
+def test_many_changes_at_once_give_what_one_after_the_other_gives(
+    release: Release, operations: list[tuple[str, int, int]]
+) -> None:
+    one, many = (Catalogue(release, max_live_pins=1_000) for _ in range(2))
+    records = [change(*operation) for operation in operations]
+    records += [PinRecord("alone", "word1"), PinRecord("mine", "word2", boards=("own",))]
+    for record in records:
+        one.apply(record)
+    many.apply_all(records, lambda record, error: pytest.fail(f"{record}: {error}"))
+    names = [*(f"p{row}" for row in range(12)), *(f"new{number}" for number in range(10, 15)), "alone", "mine"]
+    assert [one.row(name) for name in names] == [many.row(name) for name in names]
+    rows = one.rows(names)
+    np.testing.assert_allclose(one.vectors(rows), many.vectors(rows), atol=2e-3)
+    assert [one.describe(row) for row in rows] == [many.describe(row) for row in rows]
+
+
+def test_of_many_changes_only_those_at_fault_are_left_out(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = catalogue.embedder.forward
+
+    def picky(x_BF: np.ndarray, *around: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if (x_BF[:, release_column] > 0.9).any():
+            raise ValueError("too many boards")
+        return forward(x_BF, *around)
+
+    release_column = catalogue.release.encoder.slices["popularity"].start
+    monkeypatch.setattr(catalogue.embedder, "forward", picky)
+    records = [pin(f"new{i}", i % 6) for i in range(100)]
+    records[70] = PinRecord("new70", "word1", boards=tuple(f"b{i}" for i in range(10)))
+    faults: list[str] = []
+    catalogue.apply_all(records, lambda record, error: faults.append(f"{record.pin_id}: {error}"))
+    assert faults == ["new70: too many boards"]
+    assert [i for i in range(100) if catalogue.row(f"new{i}") < 0] == [70]
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPERATIONS)
 def test_search_equals_exact_search_over_a_dict(release: Release, operations: list[tuple[str, int, int]]) -> None:
@@ -362,15 +406,13 @@ def test_search_equals_exact_search_over_a_dict(release: Release, operations: li
     vectors = {f"p{row}": release.embeddings_PD[row] for row in range(300)}
     category = {f"p{row}": f"c{row % 6}" for row in range(300)}
     for what, number, cluster in operations:
-        name = f"p{number}" if number < 10 else f"new{number}"
+        record = change(what, number, cluster)
+        name = record.pin_id
+        catalogue.apply(record)
         if what == "put":
-            catalogue.apply(pin(name, cluster, category=f"c{cluster}"))
             category[name] = f"c{cluster}"
         elif what == "delete":
-            catalogue.apply(PinRecord(name, deleted=True))
             vectors.pop(name, None)
-        else:
-            catalogue.apply(EdgeRecord(f"b{10 * cluster}", name, True))
         if catalogue.row(name) >= 0:
             vectors[name] = catalogue.vectors(catalogue.rows([name]))[0]
     query_D = release.embeddings_PD[100]
