@@ -12,7 +12,11 @@ from torch import Tensor
 
 
 def max_margin_loss(
-    query_BD: Tensor, positive_BD: Tensor, negative_ND: Tensor, hard_BHD: Tensor | None, margin: float,
+    query_BD: Tensor,
+    positive_BD: Tensor,
+    negative_ND: Tensor,
+    hard_BHD: Tensor | None,
+    margin: float,
     masked_BN: Tensor | None = None,
 ) -> Tensor:
     """Mean over pairs and negatives of max(0, z_q . z_n - z_q . z_i + margin) (paper, equation 1).

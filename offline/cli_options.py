@@ -20,4 +20,3 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file o
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as wanted")]
 JsonOption = Annotated[bool, typer.Option("--json", help="for machines: one JSON object a line")]
 DEFAULT_HOME = Path("~/.pinsage")
-

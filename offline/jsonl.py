@@ -19,9 +19,7 @@ from offline.tables import WANTED, Column, Kind
 BLOCK_BYTES = 1 << 24
 
 
-def jsonl_batches(
-    path: Path, columns: Sequence[Column], log: FaultLog
-) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def jsonl_batches(path: Path, columns: Sequence[Column], log: FaultLog) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """Tables of the columns wanted, with the line numbers of their rows; blank lines are passed over.
 
     A line that is no JSON object is left out, a value of the wrong type reads as null: both are faults in `log`.
@@ -71,9 +69,7 @@ def _parse_lines(
     return pa.Table.from_pylist([record for _, record in kept], schema=schema), [number for number, _ in kept]
 
 
-def _record(
-    line: bytes, number: int, columns: Sequence[Column], file: str, log: FaultLog
-) -> dict[str, Any] | None:
+def _record(line: bytes, number: int, columns: Sequence[Column], file: str, log: FaultLog) -> dict[str, Any] | None:
     """The wanted fields of one line, checked; None where the line is no JSON object."""
     try:
         found = orjson.loads(line)

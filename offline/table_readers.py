@@ -51,9 +51,7 @@ def count_rows(table: Table, log: FaultLog) -> int:
     return sum(batch.height for batch in read_batches(table, log, [table.columns[0].name]))
 
 
-def _parquet_batches(
-    table: Table, wanted: Sequence[Column], log: FaultLog, size: int
-) -> Iterator[pl.DataFrame]:
+def _parquet_batches(table: Table, wanted: Sequence[Column], log: FaultLog, size: int) -> Iterator[pl.DataFrame]:
     file = _open_parquet(table, log)
     if file is None or not check_header(table, file.schema_arrow.names, wanted, log):
         return
@@ -64,9 +62,7 @@ def _parquet_batches(
     try:
         for batch in file.iter_batches(batch_size=size, columns=[column.name for column in present]):
             numbers = np.arange(num_read + 1, num_read + 1 + batch.num_rows)
-            arrays = [
-                check_utf8(batch.column(column.name), column, numbers, table.file, log) for column in present
-            ]
+            arrays = [check_utf8(batch.column(column.name), column, numbers, table.file, log) for column in present]
             yield _frame(arrays, present, numbers)
             num_read += batch.num_rows
     except (pa.ArrowException, OSError) as error:
@@ -172,9 +168,7 @@ def _numbers(num_before: int, num_rows: int, invalid: Sequence[int]) -> np.ndarr
     return kept + np.searchsorted(skipped_before, kept, side="right")
 
 
-def _jsonl_batches(
-    table: Table, wanted: Sequence[Column], log: FaultLog, size: int
-) -> Iterator[pl.DataFrame]:
+def _jsonl_batches(table: Table, wanted: Sequence[Column], log: FaultLog, size: int) -> Iterator[pl.DataFrame]:
     for batch, numbers in jsonl_batches(table.path, wanted, log):
         arrays = [batch.column(column.name).combine_chunks() for column in wanted]
         yield _frame(arrays, wanted, numbers)

@@ -74,9 +74,7 @@ def strings_of(cells: pa.Array, column: Column, numbers: np.ndarray, file: str, 
         return _decode_each(cells.to_pylist(), text, numbers, file, log)
 
 
-def _decode_each(
-    values: Sequence[Any], column: Column, numbers: np.ndarray, file: str, log: FaultLog
-) -> pa.Array:
+def _decode_each(values: Sequence[Any], column: Column, numbers: np.ndarray, file: str, log: FaultLog) -> pa.Array:
     def decode(value: Any) -> Any:
         if isinstance(value, list):
             return [decode(item) for item in value]
@@ -87,9 +85,7 @@ def _decode_each(
     return pa.array(decoded, type=ARROW_TYPES[column.kind])
 
 
-def cells_to_column(
-    cells: pa.Array, column: Column, numbers: np.ndarray, file: str, log: FaultLog
-) -> pa.Array:
+def cells_to_column(cells: pa.Array, column: Column, numbers: np.ndarray, file: str, log: FaultLog) -> pa.Array:
     """CSV cells (strings) as values of the column's kind; a cell that is none becomes null and a fault."""
     if column.kind in ("id", "text"):
         return cells
@@ -102,9 +98,7 @@ def cells_to_column(
     return pa.array(values, type=ARROW_TYPES[column.kind])
 
 
-def _whole_numbers(
-    cells: pa.Array, column: Column, numbers: np.ndarray, file: str, log: FaultLog
-) -> pa.Array:
+def _whole_numbers(cells: pa.Array, column: Column, numbers: np.ndarray, file: str, log: FaultLog) -> pa.Array:
     frame = pl.DataFrame({ROW: numbers, "cell": pl.Series(cells, dtype=pl.String)})
     frame = frame.with_columns(value=pl.col("cell").str.to_integer(dtype=pl.Int64, strict=False))
     bad = frame.filter(pl.col("cell").is_not_null() & pl.col("value").is_null())
@@ -135,9 +129,7 @@ def _vector(cell: str | None) -> list[float] | None:
     return [float(item) for item in items]
 
 
-def _try_each(
-    parse: Callable[[Any], Any], values: Sequence[Any]
-) -> tuple[list[Any], list[tuple[int, Any]]]:
+def _try_each(parse: Callable[[Any], Any], values: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Any]]]:
     """Parsed values with None where `parse` raised ValueError, and (position, value) of those."""
     parsed, bad = [], []
     for position, value in enumerate(values):

@@ -49,9 +49,7 @@ def check_members(
     log.add_rows(file, column, wrong, found.with_columns(message.alias(MESSAGE)))
 
 
-def check_timestamps(
-    batch: pl.DataFrame, column: str, file: str, log: FaultLog, *, required: bool = False
-) -> None:
+def check_timestamps(batch: pl.DataFrame, column: str, file: str, log: FaultLog, *, required: bool = False) -> None:
     """Times are seconds since 1970: not negative, not beyond 2100, and there where they are required."""
     value = pl.col(column)
     shown = value.cast(pl.String)

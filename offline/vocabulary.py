@@ -107,8 +107,7 @@ SUBJECTS = (
     _subject(
         "Jewellery",
         "jewels",
-        "rings, earrings, pendants, bracelets, brooches, cuffs, necklaces, signets, hairpins, lockets, charms, "
-        "anklets",
+        "rings, earrings, pendants, bracelets, brooches, cuffs, necklaces, signets, hairpins, lockets, charms, anklets",
         "hammered gold, sterling silver, pearl, opal, recycled gold, enamel, moonstone, garnet, filigree, "
         "lost wax casting, turquoise, labradorite",
     ),

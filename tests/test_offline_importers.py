@@ -242,7 +242,7 @@ def test_csv_with_other_names_of_columns(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "", "edges.csv, column pin_id: wanted pin_id or pin or"),
         ("pin_id,board_id\n1,2\nx y,2\n", "", 'edges.csv, row 2, column pin_id: "x y" is no id'),
         ("pin_id,board_id\n1,2\n1\n", "", "edges.csv, row 2: malformed line: wanted 2 cells, found 1"),
-        ("pin_id,board_id,timestamp\n1,2,now\n", "", 'edges.csv, row 1, column timestamp: wanted a whole number'),
+        ("pin_id,board_id,timestamp\n1,2,now\n", "", "edges.csv, row 1, column timestamp: wanted a whole number"),
         ("pin_id,board_id,timestamp\n1,2,-4\n", "", "edges.csv, row 1, column timestamp: negative time -4"),
         ("pin_id,board_id\n", "", "edges.csv: wanted a row per edge, found none"),
         ("pin_id,board_id\n1,2\n", "pin_id,title\n1,a\n1,b\n", 'items.csv, row 2, column pin_id: "1" is there already'),

@@ -125,9 +125,7 @@ def test_consecutive_engagements_mostly_share_a_topic(world: Path) -> None:
     topics = topics_of(world)
     rows = read(world, "engagements").select("user_id", "pin_id", "timestamp").rows()
     same = [
-        topics[one[1]] == topics[two[1]]
-        for one, two in pairwise(rows)
-        if one[0] == two[0] and two[2] - one[2] < 3600
+        topics[one[1]] == topics[two[1]] for one, two in pairwise(rows) if one[0] == two[0] and two[2] - one[2] < 3600
     ]
     assert 0.7 < np.mean(same) < 0.97
 

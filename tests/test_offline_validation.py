@@ -49,9 +49,7 @@ def test_a_sound_set_has_no_fault(tmp_path: Path) -> None:
     assert validate_dataset(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["amazon-sports", "citeulike-a", "gowalla", "movietweetings-100k", "tiktok-micro"]
-)
+@pytest.mark.parametrize("name", ["amazon-sports", "citeulike-a", "gowalla", "movietweetings-100k", "tiktok-micro"])
 def test_the_real_sets_are_sound(name: str) -> None:
     if not SHARED.is_dir():
         pytest.skip("the real data sets are not here")
