@@ -1,14 +1,17 @@
 """Arrays on disk that are filled front to back in several steps, and go on where a killed process stopped.
 
-Each array grows beside its final name. A note says how far they are, and is written only after the rows are on the
-disk: what is noted is never computed again, and a file with its final name is always whole.
+Each array grows beside its final name, and a file with its final name is always whole. A note says how far they are:
+what is noted is not computed again after a kill, since the operating system has the rows. After a crash of the machine
+only those count that were forced to the disk, which happens aside while more is computed; the note says that as well.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ import numpy.typing as npt
 from offline.run_folder import fingerprint
 
 Array = npt.NDArray[Any]
+
+NOTHING = (0, 0, (0, 0), False)
 
 
 @dataclass(frozen=True)
@@ -50,37 +55,56 @@ class PartialArrays:
         self._kept, self._scratch, self._note = list(kept), list(scratch), note
         widths = {**kept, **scratch}
         self._inputs = fingerprint(note.inputs if note else "", num_rows, list(widths.values()))
-        self.step, self.rows, self.whole = self._read_note()
+        self.step, self.rows, self._on_disk, self.whole = self._read_note()
+        self._unforced = set(widths)
+        self._helper = ThreadPoolExecutor(1, "force-to-disk")
+        self._forcing: Future[tuple[int, int]] | None = None
         self._arrays: dict[Path, Array] = {}
         if self.whole and all(path.exists() or _aside(path).exists() for path in kept):
             self._rename()
         elif (self.step or self.rows) and all(_aside(path).exists() for path in widths):
             self._arrays = {path: _open(_aside(path)) for path in widths}
         else:
-            self.step, self.rows, self.whole = 0, 0, False
+            self.step, self.rows, self._on_disk, self.whole = NOTHING
             self._arrays = {path: _create(_aside(path), (num_rows, width)) for path, width in widths.items()}
 
     def __getitem__(self, path: Path) -> Array:
         return self._arrays[path]
 
     def record(self, step: int, rows: int, changed: Iterable[Path] = ()) -> None:
-        """Note what is done, once the changed arrays' rows are on the disk."""
+        """Note what is done, and which arrays it changed. Raises OSError when the disk fails."""
         self.step, self.rows = step, rows
         if self._note is None:
             return
-        for path in changed:
-            self._arrays[path].flush()  # type: ignore[attr-defined]
-        noted = {"inputs": self._inputs, "step": step, "rows": rows, "whole": self.whole}
-        aside = self._note.path.with_suffix(".new")
-        aside.write_text(json.dumps(noted))
-        aside.replace(self._note.path)
+        self._unforced.update(changed)
+        if self._forcing is None or self._forcing.done():
+            self._on_disk = self._forcing.result() if self._forcing else self._on_disk
+            self._forcing = self._helper.submit(self._force, list(self._unforced), step, rows)
+            self._unforced.clear()
+        self._write_note()
 
     def finish(self) -> None:
-        """Give the arrays to keep their names, drop the others."""
-        self.whole = True
-        self.record(self.step, self.rows)
+        """Give the arrays to keep their names, drop the others. Raises OSError when the disk fails."""
+        if self._note is not None:
+            self._helper.shutdown()
+            self._on_disk = self._force(list(self._arrays), self.step, self.rows)
+            self.whole = True
+            self._write_note()
         self._arrays.clear()
         self._rename()
+
+    def _force(self, paths: list[Path], step: int, rows: int) -> tuple[int, int]:
+        for path in paths:
+            with _aside(path).open("r+b") as file:  # not the array's flush(), during which no other thread runs
+                os.fsync(file.fileno())
+        return step, rows
+
+    def _write_note(self) -> None:
+        assert self._note is not None
+        place = {"step": self.step, "rows": self.rows, "on_disk": self._on_disk, "whole": self.whole}
+        aside = self._note.path.with_suffix(".new")
+        aside.write_text(json.dumps({"inputs": self._inputs, "start": machine_start(), **place}))
+        aside.replace(self._note.path)
 
     def _rename(self) -> None:
         for path in filter(lambda path: _aside(path).exists(), self._kept):
@@ -88,13 +112,23 @@ class PartialArrays:
         for path in self._scratch:
             _aside(path).unlink(missing_ok=True)
 
-    def _read_note(self) -> tuple[int, int, bool]:
+    def _read_note(self) -> tuple[int, int, tuple[int, int], bool]:
         try:
             noted = json.loads(self._note.path.read_text()) if self._note else {}
-            same = noted["inputs"] == self._inputs
-            return (noted["step"], noted["rows"], noted["whole"]) if same else (0, 0, False)
+            if noted["inputs"] != self._inputs:
+                return NOTHING
+            step, rows = (noted["step"], noted["rows"]) if noted["start"] == machine_start() else noted["on_disk"]
+            return step, rows, tuple(noted["on_disk"]), noted["whole"]
         except (OSError, ValueError, KeyError, TypeError):
-            return 0, 0, False
+            return NOTHING
+
+
+def machine_start() -> str:
+    """The same as long as the operating system keeps what processes wrote; where that is unknown, always another."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return secrets.token_hex()
 
 
 def _aside(path: Path) -> Path:

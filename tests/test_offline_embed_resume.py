@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +127,30 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
     os.replace(tmp_path / "b.npy", tmp_path / "b.npy.tmp")
     assert PartialArrays(kept, scratch, 5, note=note).whole
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), 7)
+
+
+def test_after_a_crash_of_the_machine_only_what_was_on_the_disk_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, note = tmp_path / "a.npy", Note(tmp_path / "note.json", "same")
+    arrays = PartialArrays({path: 3}, {}, 5, note=note)
+    forced, force = Event(), PartialArrays._force
+
+    def held_back(*what: Any) -> tuple[int, int]:
+        forced.wait()
+        return force(*what)
+
+    arrays.record(0, 1, [path])
+    arrays._helper.submit(int).result()  # row 0 is on the disk
+    monkeypatch.setattr(PartialArrays, "_force", held_back)
+    arrays.record(0, 2, [path])
+    arrays.record(0, 3, [path])
+    noted = PartialArrays({path: 3}, {}, 5, note=note)
+    assert (noted.step, noted.rows) == (0, 3)
+    monkeypatch.setattr("offline.partial_arrays.machine_start", lambda: "another start")
+    noted = PartialArrays({path: 3}, {}, 5, note=note)
+    assert (noted.step, noted.rows) == (0, 1)
+    forced.set()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"inputs": 3}'])
