@@ -122,9 +122,9 @@ class _Bulk:
             latent_BH = self.arrays[self._latents[step - 1]][rows]
         stepped = take_step(self._inference, step, x_BF, latent_BH, pooled_BM)
         check_finite(stepped.output_B, np.arange(rows.start, rows.stop))
-        self.arrays[self._outputs[step]][rows] = stepped.output_B
+        self.arrays.write(self._outputs[step], rows.start, stepped.output_B)
         if step in self._latents:
-            self.arrays[self._latents[step]][rows] = stepped.latent_BH
+            self.arrays.write(self._latents[step], rows.start, stepped.latent_BH)
 
 
 def write_pin_ids(run: RunFolder) -> None:

@@ -71,6 +71,18 @@ class PartialArrays:
     def __getitem__(self, path: Path) -> Array:
         return self._arrays[path]
 
+    def write(self, path: Path, start: int, x_BW: Array) -> None:
+        """Fill rows from `start` on: as a file is written, which spares the page faults of assigning to the array.
+
+        Raises OSError when the disk fails.
+        """
+        array = self._arrays[path]
+        assert isinstance(array, np.memmap)
+        assert array.shape[1:] == x_BW.shape[1:]
+        with _aside(path).open("r+b") as file:
+            file.seek(array.offset + start * array.strides[0])
+            file.write(np.ascontiguousarray(x_BW, np.float32).data)
+
     def record(self, step: int, rows: int, changed: Iterable[Path] = ()) -> None:
         """Note what is done, and which arrays it changed. Raises OSError when the disk fails."""
         self.step, self.rows = step, rows

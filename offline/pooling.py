@@ -31,11 +31,19 @@ def pool_rows(messages_PM: Array, ids_BT: Array, weights_BT: Array, pooling: str
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
 def _add_weighted_rows(messages_PM: Array, ids_BT: Array, weights_BT: Array, out_BM: Array) -> None:
-    width = messages_PM.shape[1]
+    """Four rows at a time: their loads overlap, and the sum is read and written once for all four."""
+    num_neighbors = ids_BT.shape[1]
+    ids_T, weights_T = np.zeros(num_neighbors + 3, np.int64), np.zeros(num_neighbors + 3, np.float32)
     for b in range(len(ids_BT)):
-        for t in range(ids_BT.shape[1]):
-            weight = weights_BT[b, t]
-            if weight > 0:
-                row = ids_BT[b, t]
-                for m in range(width):
-                    out_BM[b, m] += weight * messages_PM[row, m]
+        num_known = 0
+        for t in range(num_neighbors):
+            if weights_BT[b, t] > 0:
+                ids_T[num_known], weights_T[num_known] = ids_BT[b, t], weights_BT[b, t]
+                num_known += 1
+        weights_T[num_known : num_known + 3] = 0  # whatever rows fill up the last four count nothing
+        for t in range(0, num_known, 4):
+            i0, i1, i2, i3 = ids_T[t], ids_T[t + 1], ids_T[t + 2], ids_T[t + 3]
+            w0, w1, w2, w3 = weights_T[t], weights_T[t + 1], weights_T[t + 2], weights_T[t + 3]
+            for m in range(messages_PM.shape[1]):
+                first = w0 * messages_PM[i0, m] + w1 * messages_PM[i1, m]
+                out_BM[b, m] += first + w2 * messages_PM[i2, m] + w3 * messages_PM[i3, m]
