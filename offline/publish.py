@@ -22,7 +22,7 @@ from model.inference import read_network_config
 from model.manifest import Manifest
 from model.redis_clients import sync_client
 from model.redis_server import open_redis
-from model.release import current, list_releases, read_arrow, remove_old, set_current
+from model.release import current, list_releases, open_release, read_arrow, remove_old, set_current
 from model.release_writer import SPLITS, ReleaseParts, write_release
 from offline.collapse import check_collapse
 from offline.progress import Report, silent
@@ -60,7 +60,17 @@ def publish_run(
     """
     if redis is None:
         with open_redis(home) as source, sync_client(source) as client:
-            return publish_run(run, home, redis=client, seq=seq, parent=parent, mode=mode, progress=progress)
+            return publish_run(
+                run,
+                home,
+                redis=client,
+                seq=seq,
+                parent=parent,
+                mode=mode,
+                dataset=dataset,
+                before_flip=before_flip,
+                progress=progress,
+            )
     parts = release_parts(run)
     progress("checking the run", 0.0)
     quality = check_quality(parts)
@@ -76,6 +86,7 @@ def publish_run(
         report=lambda text, share: progress(text, 0.1 + 0.4 * share),
     )
     try:
+        open_release(root, manifest.id).load()  # what the service will do: a release that it refuses never goes live
         _write_vectors(redis, manifest, parts, lambda text, share: progress(text, 0.5 + 0.4 * share))
         # A Redis that was emptied or restored must not give changes numbers that a release counts as its own.
         ensure_epoch(redis, after=max(known.seq for known in list_releases(root)))

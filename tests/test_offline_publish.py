@@ -252,3 +252,16 @@ def test_vectors_left_by_a_killed_publication_go_with_the_next(
     manifest = publish_run(run, home, redis=redis_client)
     assert redis_client.smembers(keyspace.RELEASES) == {manifest.id.encode()}
     assert all(manifest.id.encode() in key for key in vector_keys(redis_client))
+
+
+def test_a_run_that_the_service_could_not_open_is_refused(
+    run: RunFolder, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    # A run that an earlier version left: its encoder has a format that this one does not read.
+    about = run.encoder / "encoder.json"
+    about.write_text(about.read_text().replace('"format": ', '"format": 9'))
+    with pytest.raises(PinsageError, match=r"encoder\.json: format 9"):
+        publish_run(run, tmp_path / "home", redis=redis_client)
+    assert current(tmp_path / "home" / "releases") is None
+    assert list_releases(tmp_path / "home" / "releases") == []
+    assert vector_keys(redis_client) == []
