@@ -6,6 +6,7 @@ Gates first, then the folder, then the vectors in Redis, then the pointer; what 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -58,33 +59,37 @@ def publish_run(
     Raises PinsageError when a gate is not passed or anything cannot be written; the current release stays then, and
     nothing of the new one is left.
     """
-    if redis is None:
-        with open_redis(home) as source, sync_client(source) as client:
-            return publish_run(
-                run,
-                home,
-                redis=client,
-                seq=seq,
-                parent=parent,
-                mode=mode,
-                dataset=dataset,
-                before_flip=before_flip,
-                progress=progress,
-            )
-    parts = release_parts(run)
-    progress("checking the run", 0.0)
-    quality = check_quality(parts)
-    root = home / "releases"
-    manifest = write_release(
-        root,
-        parts,
-        dataset=dataset or str(read_dataset_path(run)),
-        quality=quality,
-        seq=seq,
-        parent=parent or current(root),
-        mode=mode,
-        report=lambda text, share: progress(text, 0.1 + 0.4 * share),
-    )
+    with ExitStack() as stack:
+        if redis is None:
+            redis = stack.enter_context(sync_client(stack.enter_context(open_redis(home))))
+        parts = release_parts(run)
+        progress("checking the run", 0.0)
+        quality = check_quality(parts)
+        root = home / "releases"
+        manifest = write_release(
+            root,
+            parts,
+            dataset=dataset or str(read_dataset_path(run)),
+            quality=quality,
+            seq=seq,
+            parent=parent or current(root),
+            mode=mode,
+            report=lambda text, share: progress(text, 0.1 + 0.4 * share),
+        )
+        _go_live(root, redis, manifest, parts, before_flip, progress)
+    progress("published", 1.0)
+    return manifest
+
+
+def _go_live(
+    root: Path,
+    redis: Redis,
+    manifest: Manifest,
+    parts: ReleaseParts,
+    before_flip: Callable[[], None],
+    progress: Report,
+) -> None:
+    """Vectors into Redis, then the pointer; where anything fails, nothing of the release is left."""
     try:
         open_release(root, manifest.id).load()  # what the service will do: a release that it refuses never goes live
         _write_vectors(redis, manifest, parts, lambda text, share: progress(text, 0.5 + 0.4 * share))
@@ -99,8 +104,6 @@ def publish_run(
         raise
     progress("removing old releases", 0.95)
     _remove_old(root, redis)
-    progress("published", 1.0)
-    return manifest
 
 
 def release_parts(run: RunFolder) -> ReleaseParts:
