@@ -95,7 +95,7 @@ class FeatureEncoder:
         """(B, F) rows of these pins. Raises ValueError for a visual vector of another width or not finite.
 
         A pin that comes without boards has not been left aside by people, it is new: its degree is not zero but
-        unknown, and the mean stands for it. (On citeulike-a cold pins rank better by it: HR@10 0.176 against 0.152.)
+        unknown, and the mean stands for it.
         """
         x_BF = np.zeros((len(contents), self.num_features), np.float32)
         self._fill_tokens(x_BF, contents)
