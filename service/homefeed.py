@@ -2,8 +2,8 @@
 
 The backbone is the rule "best cosine to any of the last pins": every recent save or click asks for its nearest pins, so
 that each interest of a user brings its own, as PinnerSage's medoids do. Older actions and clicks count a little less,
-and what the user's pins agree on counts a little more: a share of the mean cosine to all of them is added. Then come the
-rules that make a list of it:
+and what the user's pins agree on counts a little more: a share of the mean cosine to all of them is added. Then come
+the rules that make a list of it:
 
     taken out     what the user saved, clicked, hid or was shown, and what the request excludes
     held back     pins that are more like a hidden pin than like what brought them
