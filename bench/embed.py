@@ -6,6 +6,7 @@ limit    the bare matrix products of the same shapes and types, plus one pass ov
 
 python bench/embed.py            200,000 pins, T = 50, m = 512, d = 256: a few minutes, 4 GiB of memory and 2 of disk
 python bench/embed.py --small    a few seconds, to see that it works
+python bench/embed.py --spark    the Spark engine on this machine as well (needs Java, and the `spark` extra)
 """
 
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import tempfile
@@ -24,19 +26,23 @@ from pathlib import Path
 
 import numba
 import numpy as np
+import pyarrow as pa
 import torch
+from safetensors.numpy import save_file
 from threadpoolctl import threadpool_limits
 from walks import best_times, processor, timed
 
 from model.config import NetworkConfig, WalkConfig
 from model.graph import BipartiteGraph
-from model.inference import Inference, weight_shapes
+from model.inference import Inference, weight_shapes, write_network_config
 from model.network import Block, PinSage
 from model.walks import importance_neighbors
 from offline.embed import BLOCK, embed_all
+from offline.embed_spark import embed_on_spark
 from offline.minibatches import MinibatchBuilder
 from offline.partial_arrays import Note
 from offline.progress import silent
+from offline.run_folder import RunFolder
 
 SIZES = ("pins", "neighbors", "features", "hidden", "dim", "batch", "chunk")
 
@@ -59,6 +65,8 @@ def main() -> None:
         }
         best = dict(zip(ways, best_times(ways, options.repeats), strict=True))
         best["naive"], difference = naive(world, np.load(Path(folder) / "vectors.npy", mmap_mode="r"))
+        if options.spark:
+            best["spark"] = spark(world, RunFolder(Path(folder) / "run")), math.nan
     for way, (wall, cpu) in best.items():
         print(f"{way:24s}{wall:10.2f} s{cpu:10.2f} s of processor{options.pins / wall:12,.0f} pins/s")
     print(json.dumps(result(options, best, difference)))
@@ -76,6 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=8192, help="pins that the bulk way computes and notes at a time")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each way, in turn; the best counts")
+    parser.add_argument("--spark", action="store_true", help="Spark too, as local[threads], its start included")
     parser.add_argument("--small", action="store_true", help="5,000 pins, T = 12, F = 64, m = 64, d = 32, one repeat")
     options = parser.parse_args()
     if options.small:
@@ -147,6 +156,22 @@ def embed_minibatch(network: PinSage, world: World, builder: MinibatchBuilder, r
     return vectors_UD.numpy()[minibatch.places_B]
 
 
+def spark(world: World, run: RunFolder) -> float:
+    """Seconds of the Spark engine, with its start and the copy into the run folder; it runs in processes of its own."""
+    run.prepare.mkdir(parents=True)
+    run.train.mkdir()
+    run.messages(0).parent.mkdir()
+    np.save(run.features, world.features_PF)
+    np.save(run.neighbor_ids, world.neighborhoods.ids_BT)
+    np.save(run.neighbor_weights, world.neighborhoods.weights_BT)
+    save_file(world.weights, run.weights)
+    write_network_config(run.network, world.config)
+    pins = pa.table({"pin_id": [f"p{row}" for row in range(world.options.pins)]})
+    with pa.OSFile(str(run.pins), "wb") as file, pa.ipc.new_file(file, pins.schema) as writer:
+        writer.write_table(pins)
+    return timed(lambda: embed_on_spark(run, master=f"local[{world.options.threads}]", progress=silent))[0]
+
+
 def products(world: World) -> None:
     """Every matrix product of the network, of blocks that stay in the processor's caches; nothing else."""
     weights = [weight for weight in world.weights.values() if weight.ndim == 2]
@@ -199,7 +224,9 @@ def result(options: argparse.Namespace, best: dict[str, tuple[float, float]], di
         "ratio_to_naive_processor": round(best["naive"][1] / cpu, 1),
         "ratio_of_limit": round(wall / limit_wall, 2),
         "ratio_of_limit_processor": round(cpu / limit_cpu, 2),
-        "seconds": {way: [round(wall, 2), round(cpu, 2)] for way, (wall, cpu) in best.items()},
+        "seconds": {
+            way: [round(wall, 2), None if math.isnan(cpu) else round(cpu, 2)] for way, (wall, cpu) in best.items()
+        },
         "largest_difference_from_naive": difference,
         "sizes": {name: getattr(options, name) for name in SIZES},
         "num_threads": options.threads,

@@ -135,6 +135,7 @@ def _start(master: str | None) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # Broadcast joins would collect messages on the driver.
     builder = SparkSession.builder.appName("pinsage embed").config("spark.sql.autoBroadcastJoinThreshold", -1)
+    builder = builder.config("spark.ui.showConsoleProgress", False)  # progress is shown our way
     if master is not None:
         builder = builder.master(master)
     if (master or "").startswith("local"):
