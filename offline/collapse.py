@@ -21,6 +21,7 @@ CHUNK = 16_384
 NEAR = 0.9
 MAX_NEAR_SHARE = 0.5
 MAX_MEAN = 0.9
+MIN_KURTOSIS = 1.2  # 1 is two values and nothing between: pins that are all either the same or opposite
 BINS = 80
 
 
@@ -56,7 +57,7 @@ def describe_similarity(cosines_N: Array) -> dict[str, Any]:
 
 
 def check_collapse(vectors_PD: Array, *, seed: int = SEED) -> None:
-    """Raise PinsageError, with the reason, when nearly all pins have one and the same embedding.
+    """Raise PinsageError, with the reason and what to do, when nearly all pins share one embedding, or two.
 
     Such a space still has unit rows and a small loss, but every pin is related to every other.
     """
@@ -65,9 +66,11 @@ def check_collapse(vectors_PD: Array, *, seed: int = SEED) -> None:
         return
     if not np.isfinite(cosines_N).all():
         raise PinsageError("the embeddings are not finite")
-    mean, share = float(cosines_N.mean()), float((cosines_N > NEAR).mean())
-    if mean > MAX_MEAN or share > MAX_NEAR_SHARE:
+    mean, share, heaviness = float(cosines_N.mean()), float((cosines_N > NEAR).mean()), kurtosis(cosines_N)
+    if mean > MAX_MEAN or share > MAX_NEAR_SHARE or not heaviness >= MIN_KURTOSIS:  # NaN: the cosines do not vary
         raise PinsageError(
             f"the embeddings have collapsed: random pins have a mean cosine of {mean:.3f}, {share:.0%} of them are "
-            f"above {NEAR}; try a lower learning rate, more epochs or the softmax loss"
+            f"above {NEAR} (at most {MAX_NEAR_SHARE:.0%} may be), and the kurtosis is {heaviness:.2f} (at least "
+            f"{MIN_KURTOSIS}); train again with a lower train.learning_rate, more train.num_negatives or "
+            "--set train.loss=softmax"
         )

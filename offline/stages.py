@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.errors import UserError
+from model.errors import PinsageError, UserError
 from model.feature_files import ENCODER_FORMAT
 from model.inference import NETWORK_FORMAT
 from offline.config import RunConfig, parse_config
@@ -55,7 +55,8 @@ def run_stages(
 ) -> dict[str, float]:
     """Run the stages that are not done yet, each as `runners` says or else on this machine; seconds of each that ran.
 
-    Raises UserError when the run is in use by another process or an earlier stage is missing.
+    Raises UserError when the run is in use by another process or an earlier stage is missing, PinsageError when the
+    embeddings have collapsed.
     """
     run.path.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -70,6 +71,8 @@ def run_stages(
             started = time.monotonic()
             with progress(stage) as report:
                 {**_RUNNERS, **(runners or {})}[stage](dataset, run, config, reuse, inputs, report)
+            if stage == "embed":  # whatever engine ran it
+                _check_embeddings(run)
             seconds[stage] = time.monotonic() - started
             run.write_stamp(stage, inputs, seconds[stage])
     return seconds
@@ -158,6 +161,17 @@ def _embed(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None
     from offline.embed import embed_run
 
     embed_run(run, chunk=config.embed.chunk, num_threads=num_threads(config), progress=report)
+
+
+def _check_embeddings(run: RunFolder) -> None:
+    import numpy as np
+
+    from offline.collapse import check_collapse
+
+    try:
+        check_collapse(np.load(run.embeddings, mmap_mode="r"))
+    except PinsageError as error:
+        raise PinsageError(f"{run.path}: {error}") from error
 
 
 def _index(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report) -> None:

@@ -66,6 +66,19 @@ def test_two_opposite_points_are_a_collapse() -> None:
         check_collapse(np.repeat(np.array([[1.0, 0.0], [-1.0, 0.0]]), [600, 400], axis=0))
 
 
+def test_two_points_of_equal_weight_are_a_collapse() -> None:
+    """Just half of the cosines are above 0.9 here, or a little less: only the kurtosis, 1, tells."""
+    points = np.repeat(np.array([[1.0, 0.0], [-1.0, 0.0]]), 500, axis=0)
+    assert describe_similarity(random_cosines(points))["share_above_0.9"] <= 0.5
+    with pytest.raises(PinsageError, match=r"kurtosis is 1\.00 \(at least 1\.2\)"):
+        check_collapse(points)
+
+
+def test_clusters_that_differ_are_no_collapse() -> None:
+    """Three clusters as points have the kurtosis of a coin with p = 1/3, which is 1.5: coarse, but pins are told."""
+    check_collapse(np.repeat(np.eye(3), 200, axis=0))
+
+
 def test_numbers_that_are_not_finite_are_refused() -> None:
     broken = SPREAD.copy()
     broken[7] = np.nan

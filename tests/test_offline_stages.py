@@ -10,9 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from planted import SMALL, write_planted
 
-from model.errors import UserError
+from model.config import NetworkConfig
+from model.errors import PinsageError, UserError
+from model.features import FeatureEncoder
+from model.network import PinSage, save_network
 from offline.config import RunConfig, load_config
 from offline.export import export_embeddings
+from offline.progress import Report
 from offline.run_folder import RunFolder
 from offline.stages import STAGES, Reuse, read_config, run_stages, stage_inputs
 
@@ -102,6 +106,26 @@ def test_a_reused_release_brings_its_encoder_and_weights(finished: tuple[Path, R
     again = RunFolder(tmp_path / "again")
     run_stages(data, again, make_config(), stages=["prepare", "train", "embed"], reuse=Reuse(release))
     np.testing.assert_allclose(np.load(again.embeddings), np.load(run.embeddings), atol=1e-5)
+
+
+def collapsed_training(
+    dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report
+) -> None:
+    """Leaves a network that gives one and the same vector to every pin: nothing of a pin reaches the head."""
+    num_features = FeatureEncoder.load(run.encoder).num_features
+    network = PinSage(NetworkConfig(num_features, hidden_dim=4, embed_dim=4, num_layers=0, residual=False))
+    network.head["G1"].weight.data.zero_()
+    network.head["G1"].bias.data.fill_(1)
+    save_network(run.train, network)
+
+
+def test_a_run_that_collapses_fails_and_says_what_to_do(tmp_path: Path) -> None:
+    data, run = write_planted(tmp_path / "data"), RunFolder(tmp_path / "run")
+    with pytest.raises(PinsageError, match=r"mean cosine of 1\.000, 100% of them.*train\.learning_rate") as caught:
+        run_stages(data, run, make_config(), runners={"train": collapsed_training})
+    assert str(run.path) in str(caught.value)
+    assert run.read_stamp("embed") is None
+    assert run.read_stamp("train") is not None
 
 
 def test_export_writes_what_other_programs_read(finished: tuple[Path, RunFolder], tmp_path: Path) -> None:
