@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.features import FeatureEncoder
 from offline.coldstart import ColdEmbedder, cold_contents, write_cold_embeddings
-from offline.collapse import describe_similarity, random_cosines
 from offline.dataset import Dataset
 from offline.evaluation_data import EvaluationData, Limits, load_evaluation_data
 from offline.evaluation_methods import PINSAGE, AllMethods, Methods, build_methods, cold_pinsage
@@ -30,10 +28,13 @@ from offline.metrics import hit_rate, pair_values, summarise
 from offline.progress import Report, silent
 from offline.ranking import related_ranks
 from offline.run_folder import RunFolder
+from offline.similarity import method_similarity, similarity_table
 from offline.stages import num_threads, read_config
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]
+Found = dict[str, tuple[Array, Array]]
+"""method -> pairs (N, 2) and the rank of each"""
 
 FORMAT = 1
 SEED = 7
@@ -41,7 +42,6 @@ MAX_SCORES = 25_000_000_000  # scores of a query and a candidate in one test; wh
 MAX_DEAR_STEPS = 8_000_000_000  # queries x edges for a method that walks the whole graph for each query
 MIN_QUERIES = 4000  # never fewer than these
 MIN_DEAR_QUERIES = 500
-DIRECTIONS = ("text", "annotations", "visual", "boards")  # groups of features that point somewhere; a degree is a size
 CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 DEGREES = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20+": (20, np.inf)}
 
@@ -73,6 +73,7 @@ def evaluate(
     metrics["homefeed"] = homefeed_table(bench, methods)
     with bench.step("similarity"):
         metrics["similarity"] = similarity_table(run, data)
+        metrics["similarity_methods"] = method_similarity(methods.related, data.num_pins)
     metrics["seconds"] = bench.seconds
     if report:
         from offline.report import write_report
@@ -109,7 +110,7 @@ class Bench:
         yield advance
         self.seconds[name] = round(time.monotonic() - started, 2)
 
-    def ranks(self, test: str, methods: Methods, pairs_N2: Array) -> dict[str, tuple[Array, Array]]:
+    def ranks(self, test: str, methods: Methods, pairs_N2: Array) -> Found:
         """Each method's pairs and their ranks; a dear method looks at fewer pairs where the graph is large."""
         found = {}
         for name, method in methods.items():
@@ -129,18 +130,20 @@ class Bench:
 
 
 def related_tables(bench: Bench, methods: Methods) -> dict[str, Any]:
-    """The tables `related`, `hit_rate_curve` and `by_degree` (boards of the related pin in the graph)."""
+    """The tables `related`, `hit_rate_curve`, `by_degree` and `by_query_degree`.
+
+    A degree is the number of boards in the graph, of the related pin or of the query.
+    """
     found = bench.ranks("related", methods, bench.data.pairs_N2)
-    degrees_P = bench.data.graph.pin_degrees()
-    by_degree: dict[str, dict[str, Row]] = {}
-    for bucket, (low, high) in DEGREES.items():
-        by_degree[bucket] = {}
-        for name, (pairs, ranks) in found.items():
-            inside = (degrees_P[pairs[:, 1]] >= low) & (degrees_P[pairs[:, 1]] <= high)
-            by_degree[bucket][name] = summarise(pair_values(ranks[inside]), pairs[inside, 0])
     curve: dict[str, Any] = {"k": list(CURVE)}
     curve |= {name: [round(hit_rate(ranks, k), 5) for k in CURVE] for name, (_, ranks) in found.items() if len(ranks)}
-    return {"related": _rows(found), "hit_rate_curve": curve, "by_degree": by_degree}
+    degrees_P = bench.data.graph.pin_degrees()
+    return {
+        "related": _rows(found),
+        "hit_rate_curve": curve,
+        "by_degree": _by_degree(found, degrees_P, side=1),
+        "by_query_degree": _by_degree(found, degrees_P, side=0),
+    }
 
 
 def coldstart_tables(bench: Bench, methods: AllMethods, run: RunFolder) -> dict[str, dict[str, Row]]:
@@ -166,29 +169,44 @@ def coldstart_tables(bench: Bench, methods: AllMethods, run: RunFolder) -> dict[
 
 def homefeed_table(bench: Bench, methods: AllMethods) -> dict[str, Row]:
     """Recall@20 and NDCG@20 of what users saved later."""
-    users, table = bench.data.users, {}
+    users, table, found = bench.data.users, {}, {}
     if not users:
         return {}
     for name, feed in methods.feeds.items():
         with bench.step(f"homefeed {name}", len(users)) as advance:
             values = feed_values(feed, users, bench.data.num_pins, threads=bench.threads, progress=advance)
-        table[name] = summarise(values, np.arange(len(users)), seed=SEED)
+        found[name] = values
+        ours = None if name == PINSAGE else found[PINSAGE]
+        table[name] = summarise(values, np.arange(len(users)), seed=SEED, ours=ours)
     return table
 
 
-def similarity_table(run: RunFolder, data: EvaluationData) -> dict[str, Row]:
-    """How alike random pins are, by the embeddings and by each group of the network's input (paper, figure 4)."""
-    table = {PINSAGE: describe_similarity(random_cosines(data.vectors_PD))}
-    if run.features.exists():
-        features_PF = np.load(run.features, mmap_mode="r")
-        for name, columns in FeatureEncoder.load(run.encoder).slices.items():
-            if name not in {"degree", "popularity"}:
-                table[name] = describe_similarity(random_cosines(features_PF[:, columns]))
-    return table
+def _by_degree(found: Found, degrees_P: Array, *, side: int) -> dict[str, dict[str, Row]]:
+    """Rows for each bucket of degrees; side 0 looks at the query, 1 at the related pin."""
+
+    def inside(low: float, high: float) -> Callable[[Array], Array]:
+        return lambda pairs: (degrees_P[pairs[:, side]] >= low) & (degrees_P[pairs[:, side]] <= high)
+
+    return {bucket: _rows(found, inside(*limits)) for bucket, limits in DEGREES.items()}
 
 
-def _rows(found: dict[str, tuple[Array, Array]]) -> dict[str, Row]:
-    return {name: summarise(pair_values(ranks), pairs[:, 0], seed=SEED) for name, (pairs, ranks) in found.items()}
+def _rows(found: Found, chosen: Callable[[Array], Array] | None = None) -> dict[str, Row]:
+    """A row per method with intervals, and differences to PinSage; chosen(pairs) -> which of the pairs count."""
+    rows = {}
+    for name, (pairs, ranks) in found.items():
+        inside = slice(None) if chosen is None else chosen(pairs)
+        ours = None if name == PINSAGE else pair_values(_ranks_of(pairs[inside], found[PINSAGE]))
+        rows[name] = summarise(pair_values(ranks[inside]), pairs[inside, 0], seed=SEED, ours=ours)
+    return rows
+
+
+def _ranks_of(pairs_M2: Array, found: tuple[Array, Array]) -> Array:
+    """Ranks of some of the found pairs. A pair that is there twice has one rank."""
+    pairs_N2, ranks_N = found
+    shift = int(pairs_N2.max(initial=0)) + 1
+    keys_N, first_N = np.unique(pairs_N2 @ [shift, 1], return_index=True)
+    ranks_M: Array = ranks_N[first_N[np.searchsorted(keys_N, pairs_M2 @ [shift, 1])]]
+    return ranks_M
 
 
 def _num_steps(methods: AllMethods) -> int:

@@ -8,37 +8,52 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from offline.metrics import verdict
+
+Row = Mapping[str, Any]
+
 PAIR_COLUMNS = ("HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100")
 FEED_COLUMNS = ("Recall@20", "NDCG@20")
 SIMILARITY_COLUMNS = ("mean", "std", "kurtosis", "share_above_0.9")
 TITLES = {"MRR_scaled100": "MRR/100", "share_above_0.9": "share > 0.9"}
+MARKS = {"above": "▲", "below": "▼", "even": "≈", "": " "}
+LEGEND = (
+    "▲ above, ▼ below pinsage beyond chance; ≈ no difference that can be believed "
+    "(95 % paired bootstrap over queries); no mark: too few queries"
+)
 
 
 def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     """Print what `evaluate` returned."""
     candidates = f"{metrics['candidates']:,} candidates"
     drawn = f", sample of {metrics['sample']:,}" if metrics["sample"] else ""
-    _print(f"{metrics['dataset']}: related pins ({candidates}{drawn})", metrics["related"], PAIR_COLUMNS, console)
+    print_rows(f"{metrics['dataset']}: related pins ({candidates}{drawn})", metrics["related"], PAIR_COLUMNS, console)
     for test, rows in metrics["coldstart"].items():
-        _print(f"cold pins, {test.replace('_', ' ')}", rows, PAIR_COLUMNS, console)
+        print_rows(f"cold pins, {test.replace('_', ' ')}", rows, PAIR_COLUMNS, console)
     if metrics["homefeed"]:
-        _print("home feed", metrics["homefeed"], FEED_COLUMNS, console)
+        print_rows("home feed", metrics["homefeed"], FEED_COLUMNS, console)
+    console.print(LEGEND, style="dim")
     buckets = {
         f"{bucket} boards": rows["pinsage"] for bucket, rows in metrics["by_degree"].items() if rows["pinsage"]["n"]
     }
-    _print("pinsage, by degree of the related pin", buckets, PAIR_COLUMNS, console)
-    _print("cosine of random pins", metrics["similarity"], SIMILARITY_COLUMNS, console)
+    print_rows("pinsage, by degree of the related pin", buckets, PAIR_COLUMNS, console)
+    print_rows("cosine of random pins", metrics["similarity"], SIMILARITY_COLUMNS, console)
 
 
-def _print(title: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], console: Console) -> None:
+def print_rows(title: str, rows: Mapping[str, Row], columns: Sequence[str], console: Console) -> None:
+    """Print a table: a row per method, the best of each column marked, and whether it differs from PinSage."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for column in ("n", *columns):
         table.add_column(TITLES.get(column, column), justify="right")
     best = {column: max((row.get(column) or 0 for row in rows.values()), default=0) for column in columns}
-    marks = columns is not SIMILARITY_COLUMNS and len(rows) > 1
+    compared = any("differences" in row for row in rows.values())
+    marks_best = columns is not SIMILARITY_COLUMNS and len(rows) > 1
     for name, row in rows.items():
-        cells = [_cell(row.get(column), marks and row.get(column) == best[column]) for column in columns]
+        cells = [
+            _cell(row.get(column), marks_best and row.get(column) == best[column]) + _mark(row, column, compared)
+            for column in columns
+        ]
         table.add_row(name, f"{row['n']:,}", *cells)
     console.print(table)
 
@@ -47,3 +62,7 @@ def _cell(value: float | None, is_best: bool) -> str:
     if value is None:
         return "–"
     return f"[bold green]{value:.4f}[/]" if is_best else f"{value:.4f}"
+
+
+def _mark(row: Row, column: str, compared: bool) -> str:
+    return f" {MARKS[verdict(row.get('differences', {}).get(column))]}" if compared else ""

@@ -18,6 +18,7 @@ HIT_PLACES = (10, 100, 500)
 SCALE = 100
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
+MIN_QUERIES = 10  # resamples of fewer queries say too little: one query alone would give an interval without width
 
 
 class Interval(NamedTuple):
@@ -108,9 +109,16 @@ def bootstrap_intervals(
     return {name: Interval(float(low_M[m]), float(high_M[m])) for m, name in enumerate(values)}
 
 
-def summarise(values: Mapping[str, Floats], queries_N: Array, *, seed: int | None = None) -> dict[str, Any]:
+def summarise(
+    values: Mapping[str, Floats],
+    queries_N: Array,
+    *,
+    seed: int | None = None,
+    ours: Mapping[str, Floats] | None = None,
+) -> dict[str, Any]:
     """{"n": pairs, name: mean, …}, rounded to five digits; with a seed also "intervals": {name: [low, high]}.
 
+    ours: what the method that this one is compared with has on the same pairs; adds "differences" (see there).
     Only {"n": 0} where there is no pair.
     """
     if not len(queries_N):
@@ -120,4 +128,33 @@ def summarise(values: Mapping[str, Floats], queries_N: Array, *, seed: int | Non
     if seed is not None:
         found = bootstrap_intervals(values, queries_N, seed=seed)
         row["intervals"] = {name: [round(low, 5), round(high, 5)] for name, (low, high) in found.items()}
+        if ours is not None:
+            row["differences"] = differences(values, ours, queries_N, seed=seed)
     return row
+
+
+def differences(
+    values: Mapping[str, Floats], ours: Mapping[str, Floats], queries_N: Array, *, seed: int
+) -> dict[str, dict[str, float]]:
+    """{name: {"mean", "low", "high"}} of values less ours on the same pairs: a paired bootstrap over queries.
+
+    Paired, because what makes a query hard makes it hard for both: two methods whose own intervals overlap may still
+    differ for sure. Empty below MIN_QUERIES queries.
+    """
+    if len(np.unique(queries_N)) < MIN_QUERIES:
+        return {}
+    gaps = {name: values[name] - ours[name] for name in values}
+    found = bootstrap_intervals(gaps, queries_N, seed=seed)
+    return {
+        name: {"mean": round(float(gaps[name].mean()), 5), "low": round(low, 5), "high": round(high, 5)}
+        for name, (low, high) in found.items()
+    }
+
+
+def verdict(difference: Mapping[str, float] | None) -> str:
+    """What a difference allows to say: "above", "below", "even" (the interval holds 0), "" where there is none."""
+    if not difference:
+        return ""
+    if difference["low"] > 0:
+        return "above"
+    return "below" if difference["high"] < 0 else "even"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from model.errors import PinsageError, UserError
 from offline import evaluate as stage
 from offline.dataset import open_dataset
 from offline.evaluate import evaluate, print_tables
-from offline.evaluation_data import Limits, load_evaluation_data
+from offline.evaluation_data import EvaluationData, Limits, load_evaluation_data
+from offline.evaluation_methods import AllMethods
+from offline.metric_tables import print_rows
 from offline.run_folder import RunFolder
 
 NUM_PINS = PINS_EACH * len(TOPICS)
@@ -48,18 +51,22 @@ def test_names_of_the_metrics(metrics: dict[str, Any]) -> None:
     """Others read these names: a change here is a change of a contract."""
     assert list(metrics) == [
         "format", "dataset", "candidates", "sample", "seed", "available", "related", "hit_rate_curve", "by_degree",
-        "coldstart", "homefeed", "similarity", "seconds",
+        "by_query_degree", "coldstart", "homefeed", "similarity", "similarity_methods", "seconds",
     ]  # fmt: skip
     assert list(metrics["related"]) == ["pinsage", "popularity", "text", "boards", "boards+text", "pixie"]
     measures = ["HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100"]
     assert list(metrics["related"]["pinsage"]) == ["n", *measures, "intervals"]
-    assert list(metrics["by_degree"]) == ["0", "1-4", "5-19", "20+"]
+    assert list(metrics["related"]["text"]) == ["n", *measures, "intervals", "differences"]
+    assert list(metrics["related"]["text"]["differences"]) == measures
+    assert list(metrics["related"]["text"]["differences"]["MRR"]) == ["mean", "low", "high"]
+    assert list(metrics["by_degree"]) == list(metrics["by_query_degree"]) == ["0", "1-4", "5-19", "20+"]
     assert list(metrics["coldstart"]["with_boards"]) == ["pinsage", "boards", "boards+text", "pixie"]
     assert list(metrics["coldstart"]["without_boards"]) == ["pinsage", "popularity", "text"]
     feeds = ["pinsage", "popularity", "text", "boards", "boards+text", "item_knn"]
     assert list(metrics["homefeed"]) == feeds
     assert list(metrics["homefeed"]["pinsage"]) == ["n", "Recall@20", "NDCG@20", "intervals"]
     assert list(metrics["similarity"]) == ["pinsage", "text", "boards"]
+    assert list(metrics["similarity_methods"]) == ["pinsage", "text", "boards"]
 
 
 def test_counts(run: RunFolder, metrics: dict[str, Any]) -> None:
@@ -67,7 +74,8 @@ def test_counts(run: RunFolder, metrics: dict[str, Any]) -> None:
     assert metrics["available"] == {"pairs": 2 * NUM_PINS, "coldstart_pairs": 12, "users": 3}
     assert metrics["related"]["pinsage"]["n"] == 2 * NUM_PINS
     assert metrics["coldstart"]["with_boards"]["pinsage"]["n"] == 12
-    assert sum(rows["pinsage"]["n"] for rows in metrics["by_degree"].values()) == 2 * NUM_PINS
+    for buckets in (metrics["by_degree"], metrics["by_query_degree"]):
+        assert sum(rows["pinsage"]["n"] for rows in buckets.values()) == 2 * NUM_PINS
 
 
 def test_a_planted_topic_is_found(metrics: dict[str, Any]) -> None:
@@ -132,6 +140,42 @@ def test_a_dear_method_looks_at_fewer_pairs(run: RunFolder, monkeypatch: pytest.
     assert rows["boards"]["n"] == 2 * NUM_PINS
 
 
+def test_differences_are_taken_on_the_pairs_that_both_looked_at(
+    run: RunFolder, metrics: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that is PinSage once more, on a part of the pairs, differs from it in nothing."""
+    build = stage.build_methods
+
+    def with_twin(data: EvaluationData) -> AllMethods:
+        found = build(data)
+        return replace(found, related={**found.related, "twin": replace(found.related["pinsage"], is_dear=True)})
+
+    monkeypatch.setattr(stage, "build_methods", with_twin)
+    monkeypatch.setattr(stage, "MIN_DEAR_QUERIES", 40)
+    monkeypatch.setattr(stage, "MAX_DEAR_STEPS", 1000)
+    rows = evaluate(run, open_dataset(world(run)), report=False)["related"]
+    assert rows["twin"]["n"] == 40
+    assert rows["twin"]["MRR"] != rows["pinsage"]["MRR"]
+    assert rows["twin"]["differences"]["MRR"] == {"mean": 0, "low": 0, "high": 0}
+    text = metrics["related"]["text"]
+    assert text["differences"]["MRR"]["mean"] == pytest.approx(text["MRR"] - rows["pinsage"]["MRR"], abs=2e-5)
+
+
+def test_the_degree_is_that_of_the_query_or_of_the_related_pin() -> None:
+    pairs, degrees = np.array([[0, 1], [0, 2], [1, 2], [2, 2]]), np.array([0, 4, 20])
+    found = {"pinsage": (pairs, np.array([1, 2, 4, 5]))}
+    asked = stage._by_degree(found, degrees, side=0)
+    assert [rows["pinsage"]["n"] for rows in asked.values()] == [2, 1, 0, 1]
+    assert asked["0"]["pinsage"]["MRR"] == 0.75
+    related = stage._by_degree(found, degrees, side=1)
+    assert [rows["pinsage"].get("MRR") for rows in related.values()] == [
+        None,
+        1,
+        None,
+        round((1 / 2 + 1 / 4 + 1 / 5) / 3, 5),
+    ]
+
+
 def test_progress_only_grows(run: RunFolder) -> None:
     seen: list[float] = []
     evaluate(run, open_dataset(world(run)), report=False, progress=lambda text, share: seen.append(share))
@@ -175,6 +219,21 @@ def test_tables_show_every_method_once(metrics: dict[str, Any]) -> None:
     assert "world: related pins (60 candidates)" in text
     assert text.count("boards+text") == 3  # related, cold, home feed
     assert f"{metrics['related']['pinsage']['MRR']:.4f}" in text
+
+
+def test_tables_mark_which_differences_can_be_believed() -> None:
+    gap = {"mean": 0.1, "low": 0.05, "high": 0.2}
+    rows = {
+        "pinsage": {"n": 50, "HR@10": 0.3},
+        "ahead": {"n": 50, "HR@10": 0.4, "differences": {"HR@10": gap}},
+        "behind": {"n": 50, "HR@10": 0.2, "differences": {"HR@10": {"mean": -0.1, "low": -0.2, "high": -0.05}}},
+        "alike": {"n": 50, "HR@10": 0.31, "differences": {"HR@10": gap | {"low": -0.1}}},
+        "few": {"n": 9, "HR@10": 0.9, "differences": {}},
+    }
+    out = io.StringIO()
+    print_rows("related", rows, ("HR@10",), Console(file=out, width=100))
+    cells = [line.split("│")[3].strip() for line in out.getvalue().splitlines() if line.startswith("│")]
+    assert cells == ["0.3000", "0.4000 ▲", "0.2000 ▼", "0.3100 ≈", "0.9000"]
 
 
 def test_a_run_that_is_not_embedded_is_refused(run: RunFolder, tmp_path: Path) -> None:

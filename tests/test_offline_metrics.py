@@ -9,6 +9,7 @@ import pytest
 
 from offline.metrics import (
     bootstrap_intervals,
+    differences,
     hit_rate,
     kurtosis,
     mean_reciprocal_rank,
@@ -17,6 +18,7 @@ from offline.metrics import (
     recall_at,
     scaled_mrr,
     summarise,
+    verdict,
 )
 
 RANKS = np.array([1, 10, 11, 100, 101, 500, 501])
@@ -117,3 +119,42 @@ def test_summary_holds_means_and_intervals_around_them() -> None:
     assert row["HR@10"] == round(2 / 7, 5)
     low, high = row["intervals"]["HR@10"]
     assert low <= row["HR@10"] <= high
+
+
+def test_a_paired_difference_is_sure_where_two_intervals_overlap() -> None:
+    """One method finds what the other finds and 2 % more: sure on the same queries, lost between two intervals."""
+    ours = (np.random.default_rng(3).random(1000) < 0.3).astype(np.float64)
+    better = ours.copy()
+    better[np.flatnonzero(ours == 0)[:20]] = 1
+    apart = [bootstrap_intervals({"HR": values}, np.arange(1000), seed=1)["HR"] for values in (ours, better)]
+    assert apart[0].high > apart[1].low
+    found = differences({"HR": better}, {"HR": ours}, np.arange(1000), seed=1)["HR"]
+    assert found["mean"] == 0.02
+    # The textbook interval of a share of 20 in 1,000.
+    error = 1.96 * math.sqrt(0.02 * 0.98 / 1000)
+    assert (found["low"], found["high"]) == pytest.approx((0.02 - error, 0.02 + error), abs=0.002)
+    assert verdict(found) == "above"
+
+
+def test_differences_have_a_sign_and_a_verdict() -> None:
+    ours, queries = np.tile([1.0, 0.0], 200), np.arange(400)
+    found = differences({"worse": ours * 0.5, "same": ours, "mixed": 1 - ours},
+                        dict.fromkeys(("worse", "same", "mixed"), ours), queries, seed=4)  # fmt: skip
+    assert {name: verdict(row) for name, row in found.items()} == {"worse": "below", "same": "even", "mixed": "even"}
+    assert found["worse"]["mean"] == -0.25
+    assert found["same"] == {"mean": 0, "low": 0, "high": 0}
+    assert verdict(None) == verdict({}) == ""
+
+
+def test_few_queries_allow_no_difference() -> None:
+    """However many pairs they have: a single query would give an interval without width."""
+    ones, zeros = np.ones(90), np.zeros(90)
+    assert differences({"HR": ones}, {"HR": zeros}, np.arange(90) % 9, seed=1) == {}
+    assert differences({"HR": ones}, {"HR": zeros}, np.arange(90) % 10, seed=1)["HR"]["low"] == 1
+
+
+def test_summary_holds_differences_where_it_is_told_of_another() -> None:
+    values = pair_values(np.arange(1, 21))
+    assert "differences" not in summarise(values, np.arange(20), seed=1)
+    row = summarise(values, np.arange(20), seed=1, ours=pair_values(np.ones(20)))
+    assert row["differences"]["HR@10"]["mean"] == -0.5
