@@ -126,6 +126,7 @@ class Live:
             "live_pins": catalogue.num_live_pins(),
             "live_boards": catalogue.graph.num_boards - manifest.num_boards,
             "max_live_pins": catalogue.max_live_pins,
+            "seq": serving.replay.seq,
             "follower_lag_entries": self._lag(serving),
             "quarantined_entries": serving.replay.num_quarantined,
         }
