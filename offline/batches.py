@@ -25,6 +25,7 @@ from offline.negatives import (
     num_hard_negatives,
     target_chances,
 )
+from offline.subgraph import RowsOf
 
 Array = npt.NDArray[Any]
 
@@ -63,7 +64,7 @@ class BatchProducer:
     def __init__(
         self,
         pairs_N2: Array,
-        features_PF: Array,
+        features_PF: Array | RowsOf,
         neighborhoods: Neighborhoods,
         graph: BipartiteGraph,
         config: TrainSection,

@@ -19,7 +19,11 @@ CHECKPOINT_FORMAT = 1
 
 @dataclass
 class Progress:
-    """How far training is. epoch counts finished epochs; stale counts those since the best one."""
+    """How far training is. epoch counts finished epochs; stale counts those since the best one.
+
+    seconds        of all epochs, validation included
+    train_seconds  of the batches alone
+    """
 
     inputs: str
     epoch: int = 0
@@ -27,6 +31,7 @@ class Progress:
     best_score: float = -1.0
     stale: int = 0
     seconds: float = 0.0
+    train_seconds: float = 0.0
 
 
 def save_checkpoint(

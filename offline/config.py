@@ -66,6 +66,8 @@ class TrainSection(Section):
     num_neighbors: int = Field(20, ge=1, description="neighbours looked at in a minibatch, of the T there are")
     isolate: float = Field(0.1, ge=0, lt=1, description="share of pins trained as if they were on no board")
     both_directions: bool = Field(True, description="a pair also teaches from related to query")
+    features: tuple[str, ...] = Field((), description="groups of features that the network looks at; none named: all")
+    board_share: float = Field(1.0, gt=0, le=1, description="share of boards trained on, with the pins they touch")
     prior: bool = Field(True, description="let validation pairs decide how much popularity counts")
     max_valid_pairs: int = Field(20_000, ge=1, description="validation pairs looked at after each epoch, at most")
 

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from model.config import NetworkConfig
-from model.errors import PinsageError, UserError
+from model.errors import PinsageError
 from model.features import FeatureEncoder, PinContent
-from model.graph import BipartiteGraph
 from model.inference import MOST_POPULAR, Inference, add_prior
 from model.losses import max_margin_loss, softmax_loss
 from model.network import Block, PinSage, save_network
@@ -32,9 +31,11 @@ from offline.batches import BatchProducer, Forgettable, TrainBatch
 from offline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from offline.config import RunConfig, TrainSection
 from offline.embed import embed_all
+from offline.feature_choice import see_only
 from offline.prior import choose_prior, validation_score
 from offline.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
+from offline.subgraph import training_inputs
 
 Array = npt.NDArray[Any]
 Report = Callable[[str, float], None]
@@ -69,6 +70,8 @@ class Trainer:
             dropout=config.train.dropout,
             feature_dropout=config.train.feature_dropout,
         )
+        if config.train.features:
+            see_only(network, encoder, config.train.features)
         self._trained = Trained(network, config.train.temperature).to(self._device)
         self._optimizer = torch.optim.AdamW(
             self._trained.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
@@ -87,6 +90,7 @@ class Trainer:
             started = time.monotonic()
             progress.epoch += 1
             loss = self._epoch(progress.epoch, report)
+            progress.train_seconds += time.monotonic() - started
             score, hits = self._validate()
             progress.seconds += time.monotonic() - started
             progress.stale += 1
@@ -187,14 +191,14 @@ class Trainer:
         return pairs_N2[rng.permutation(len(pairs_N2))[: config.train.max_valid_pairs]]
 
     def _make_producer(self, encoder: FeatureEncoder) -> BatchProducer:
-        pairs_N2 = np.load(self._run.pairs("train"))
-        if not len(pairs_N2):
-            raise UserError(f"{self._run.pairs('train')}: no labelled pairs to train on")
+        inputs = training_inputs(
+            self._run, self._config, self._features_PF, self._neighborhoods, num_threads=self._num_threads
+        )
         return BatchProducer(
-            pairs_N2,
-            self._features_PF,
-            self._neighborhoods,
-            BipartiteGraph.load(self._run.graph),
+            inputs.pairs_N2,
+            inputs.features,
+            inputs.neighborhoods,
+            inputs.graph,
             self._config.train,
             num_layers=self._config.network.num_layers,
             forgettable=forgettable_features(encoder),
@@ -206,7 +210,8 @@ class Trainer:
         return {name: value.detach().clone() for name, value in self._trained.state_dict().items()}
 
     def _log(self, progress: Progress, loss: float, score: float, hits: dict[str, float]) -> None:
-        line: dict[str, Any] = {**asdict(progress), "loss": loss, "score": score, **hits}
+        line: dict[str, Any] = {**asdict(progress), "batches": self._producer.num_batches, "loss": loss}
+        line |= {"score": score, **hits}
         prior = self._trained.network.prior
         if prior is not None:
             line["prior"] = [prior.bias.item(), *prior.weight.tolist()]
