@@ -39,6 +39,9 @@ JOB_LOG_LINES = 50
 MAX_JOBS = 100
 IDEMPOTENCY_SECONDS = 86_400
 
+# Rate limits.
+RATE = f"{TAG}:rate"  # prefix of strings: requests of a caller in a window, which expire with it
+
 # Vectors of releases.
 RELEASES = f"{TAG}:releases"  # set: releases that have vectors here
 VECTORS_PER_BUCKET = 1_000

@@ -26,6 +26,7 @@ from service.live import Live
 from service.metrics import Metrics, RequestTimer
 from service.middleware import Admission, BodyLimit, RequestContext
 from service.openapi import describe_api
+from service.rate_limit import Limiter, parse_limits
 from service.security import Gate, parse_keys
 from service.settings import Settings
 
@@ -65,6 +66,7 @@ def create_app(settings: Settings, environ: Mapping[str, str] = os.environ) -> F
         middleware=_middleware(settings, metrics),
     )
     app.state.gate = Gate(parse_keys(settings.keys.get_secret_value() if settings.keys else None))
+    app.state.limiter = Limiter({}, None, metrics.count_shed)  # until Redis is open, nothing is answered
     app.state.draining = False
     for kind in (errors.Problem, *errors.FAILURES):
         app.add_exception_handler(kind, errors.answer_problem if kind is errors.Problem else errors.answer_failure)
@@ -109,20 +111,23 @@ def _lifespan(settings: Settings, environ: Mapping[str, str], metrics: Metrics) 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.parts = await _start(settings, environ, metrics, stack)
+            app.state.parts = await _start(app, settings, environ, metrics, stack)
             yield
             app.state.draining = True
 
     return lifespan
 
 
-async def _start(settings: Settings, environ: Mapping[str, str], metrics: Metrics, stack: AsyncExitStack) -> Parts:
+async def _start(
+    app: FastAPI, settings: Settings, environ: Mapping[str, str], metrics: Metrics, stack: AsyncExitStack
+) -> Parts:
     """Open Redis, the catalogue and the worker; the stack closes them in the opposite order."""
     if settings.redis_url is not None:
         environ = {**environ, URL_VARIABLE: settings.redis_url.get_secret_value()}
     source = stack.enter_context(open_redis(settings.home, environ))
     client = async_client(source)
     stack.push_async_callback(client.aclose)
+    app.state.limiter = Limiter(parse_limits(settings.rate_limit), client, metrics.count_shed)
     live = Live(settings.home, source, max_live_pins=settings.max_live_pins, native_threads=settings.native_threads)
     stack.push_async_callback(live.stop)
     await live.start()

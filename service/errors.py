@@ -57,6 +57,7 @@ KINDS = {
     "uri-too-long": Kind(414, "The address is longer than the limit"),
     "invalid-request": Kind(422, "The request does not describe something we can do"),
     "idempotency-mismatch": Kind(422, "The idempotency key was used for another request"),
+    "rate-limited": Kind(429, "More requests than the limit allows"),
     "overloaded": Kind(503, "Too many requests are being worked on"),
     "not-ready": Kind(503, "No release is being served yet"),
     "store-unavailable": Kind(503, "The online store does not answer"),

@@ -15,12 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import KINDS, MEDIA_TYPE, Problem
+from service.middleware import PROBES
+from service.rate_limit import Limiter, caller_of
 from service.security import Gate, Scope
 
 MAX_FIELDS = 100  # of one object; our models have a dozen
 MAX_BRACKETS = 50_000  # in a body, those in texts included; a megabyte of empty lists takes long to read
 WITH_BODY = ("malformed-body", "request-timeout", "body-too-large")
-EVERYWHERE = ("unauthorized", "forbidden", "cross-site", "invalid-request", "overloaded", "internal")
+EVERYWHERE = ("unauthorized", "forbidden", "cross-site", "invalid-request", "rate-limited", "overloaded", "internal")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -69,12 +71,26 @@ class ScopedRoute(APIRoute):
         inner: Any = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            gate: Gate = request.app.state.gate
-            gate.check(request.headers, self.needs)
+            await self._admit(request)
             response: Response = await inner(JsonRequest(_as_json(request), request.receive))
             return response
 
         return handle
+
+    async def _admit(self, request: Request) -> None:
+        """Raises Problem where the caller may not, or calls too often. Guesses at keys are counted by address."""
+        gate: Gate = request.app.state.gate
+        limiter: Limiter = request.app.state.limiter
+        address = request.client.host if request.client else None
+        is_free = self.path in PROBES
+        try:
+            key = gate.check(request.headers, self.needs)
+        except Problem:
+            if not is_free:
+                await limiter.check(self.needs, caller_of(None, address))
+            raise
+        if not is_free:
+            await limiter.check(self.needs, caller_of(key, address))
 
 
 def _as_json(request: Request) -> dict[str, Any]:

@@ -84,11 +84,14 @@ class Gate:
         """No keys are set: everybody who reaches the service may do everything."""
         return not self._keys
 
-    def check(self, headers: Mapping[str, str], needed: Scope) -> None:
-        """Raises Problem: cross-site, unauthorized (no or an unknown key) or forbidden (too low a scope)."""
+    def check(self, headers: Mapping[str, str], needed: Scope) -> Key | None:
+        """The key that opens, None where none is needed.
+
+        Raises Problem: cross-site, unauthorized (no or an unknown key) or forbidden (too low a scope).
+        """
         if self.is_open:
             _refuse_other_sites(headers)
-            return
+            return None
         found = [self._identify(secret) for secret in _presented(headers)]
         known = [key for key in found if key is not None]
         if len(known) < max(1, len(found)):
@@ -97,9 +100,10 @@ class Gate:
                 "send Authorization: Bearer KEY or X-API-Key: KEY",
                 headers={"www-authenticate": 'Bearer realm="pinsage"'},
             )
-        scope = max(key.scope for key in known)
-        if scope < needed:
-            raise Problem("forbidden", f"{needed.name.lower()} is needed; the key has {scope.name.lower()}")
+        key = max(known, key=lambda key: key.scope)
+        if key.scope < needed:
+            raise Problem("forbidden", f"{needed.name.lower()} is needed; the key has {key.scope.name.lower()}")
+        return key
 
     def _identify(self, secret: str) -> Key | None:
         digest = _digest(secret)

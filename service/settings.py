@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.errors import UserError
+from service.rate_limit import parse_limits
 
 PREFIX = "PINSAGE_"
 SECRET_FIELDS = ("keys", "redis_url")  # a Redis URL may carry a password
@@ -34,6 +35,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(2**20, ge=1024, le=2**28, description="longest request body")
     body_seconds: float = Field(10.0, gt=0, le=600, description="a body must arrive within this time")
     max_inflight: int = Field(64, ge=1, le=10_000, description="requests worked on at once; more are shed")
+    rate_limit: str | None = Field(
+        None, description="most requests of one key or address: `600/minute`, or `read:900/minute,write:60/minute`"
+    )
     max_live_pins: int = Field(100_000, ge=1, description="new pins held in memory until a reindex")
     native_threads: int = Field(
         default_factory=lambda: max(1, min(4, os.cpu_count() or 1)),
@@ -52,6 +56,12 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _a_rate(cls, given: str | None) -> str | None:
+        parse_limits(given)
+        return given
 
     def masked(self) -> dict[str, object]:
         """The settings for people, secrets masked."""
