@@ -2,7 +2,8 @@
 
 naive    algorithm 2 for one minibatch after the other, in torch, as a training step does it: neighbours of neighbours
          are computed again in every minibatch that needs them. A few minibatches are measured, the rest is multiplied.
-limit    the bare matrix products of the same shapes and types, plus one pass over the rows that pooling gathers
+limit    the bare matrix products of the same shapes and types, plus one pass over the rows (of half precision, as bulk
+         embedding stores them) that pooling gathers
 
 python bench/embed.py            200,000 pins, T = 50, m = 512, d = 256: a few minutes, 4 GiB of memory and 2 of disk
 python bench/embed.py --small    a few seconds, to see that it works
@@ -34,6 +35,7 @@ from walks import best_times, processor, timed
 
 from model.config import NetworkConfig, WalkConfig
 from model.graph import BipartiteGraph
+from model.halves import bits_of, float_of
 from model.inference import Inference, weight_shapes, write_network_config
 from model.network import Block, PinSage
 from model.walks import importance_neighbors
@@ -56,7 +58,7 @@ def main() -> None:
     print(f"{sizes}, {options.threads} threads")
     with tempfile.TemporaryDirectory() as folder:
         bulk(world, Path(folder), noted=False)  # compiles, as the next line does
-        read_rows(world.messages_PM, world.known_PT[:1])
+        read_rows(bits_of(world.messages_PM), world.known_PT[:1])
         ways = {
             "bulk": lambda: bulk(world, Path(folder), noted=True),
             "bulk, not resumable": lambda: bulk(world, Path(folder), noted=False),
@@ -104,7 +106,7 @@ class World:
         rows_P = np.arange(options.pins, dtype=np.int32)
         self.neighborhoods = importance_neighbors(graph, rows_P, walks, seed=1, num_threads=options.threads)
         self.known_PT = np.maximum(self.neighborhoods.ids_BT, 0)
-        self.messages_PM = np.ones((options.pins, options.hidden), np.float32)
+        self.messages_PM = np.ones((options.pins, options.hidden), np.float16)
         self.features_PF = rng.standard_normal((options.pins, options.features), np.float32)
         self.weights = {
             name: rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[-1]))
@@ -188,7 +190,7 @@ def products(world: World) -> None:
 def gathered_rows(world: World) -> None:
     """One reading pass over the message rows that pooling gathers, in each of two layers."""
     for _ in range(world.config.num_layers):
-        side_by_side(world, lambda rows: read_rows(world.messages_PM, world.known_PT[rows]))
+        side_by_side(world, lambda rows: read_rows(bits_of(world.messages_PM), world.known_PT[rows]))
 
 
 def side_by_side(world: World, work: Callable[[slice], object]) -> None:
@@ -204,11 +206,12 @@ def read_rows(messages_PM, ids_BT):
     for b in range(len(ids_BT)):
         for t in range(num_fours, ids_BT.shape[1]):
             for m in range(messages_PM.shape[1]):
-                total += messages_PM[ids_BT[b, t], m]
+                total += float_of(messages_PM[ids_BT[b, t], m])
         for t in range(0, num_fours, 4):
             i0, i1, i2, i3 = ids_BT[b, t], ids_BT[b, t + 1], ids_BT[b, t + 2], ids_BT[b, t + 3]
             for m in range(messages_PM.shape[1]):
-                total += messages_PM[i0, m] + messages_PM[i1, m] + messages_PM[i2, m] + messages_PM[i3, m]
+                first = float_of(messages_PM[i0, m]) + float_of(messages_PM[i1, m])
+                total += first + float_of(messages_PM[i2, m]) + float_of(messages_PM[i3, m])
     return total
 
 

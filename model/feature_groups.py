@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from model.halves import Halves, to_floats
 from model.inference import unit_rows
 
 Floats = npt.NDArray[np.float32]
-Halves = npt.NDArray[np.float16]
 Ints = npt.NDArray[np.integer]
 
 CLIP = 5.0  # standardised numbers further out than this many deviations are cut
@@ -42,7 +42,7 @@ class PooledTable:
         scale_E = self.weights_R[rows_E] * factors_E
         for start in range(0, len(rows_E), BLOCK):
             block = slice(start, start + BLOCK)
-            vectors_ED = self.table_RD[rows_E[block]].astype(np.float32)
+            vectors_ED = to_floats(self.table_RD[rows_E[block]])
             vectors_ED *= scale_E[block, None]
             owners = owners_E[block]
             first = np.concatenate(([0], np.flatnonzero(owners[1:] != owners[:-1]) + 1))

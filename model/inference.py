@@ -93,17 +93,17 @@ class Inference:
 
     def message(self, layer: int, h_SH: Floats) -> Floats:
         """ReLU(Q h + q), (S, M): what a pin tells those that have it as a neighbour (algorithm 1, line 1)."""
-        return np.maximum(self._linear(f"convolve.{layer}.Q", self._latents(layer, h_SH)), 0)
+        return _relu(self._linear(f"convolve.{layer}.Q", self._latents(layer, h_SH)))
 
     def combine(self, layer: int, h_BH: Floats, pooled_BM: Floats) -> Floats:
         """Unit rows of ReLU(W [h, n] + w), (B, D) (algorithm 1, lines 2 and 3)."""
         both = np.concatenate([self._latents(layer, h_BH), pooled_BM], axis=1)
-        return unit_rows(np.maximum(self._linear(f"convolve.{layer}.W", both), 0))
+        return unit_rows(_relu(self._linear(f"convolve.{layer}.W", both)))
 
     def head(self, h_BH: Floats, x_BF: Floats) -> Floats:
         """Unit rows of G2 ReLU(G1 h + g), (B, D) (algorithm 2, line 16), plus R x and the prior where they are on."""
         h_BH = self._latents(self.config.num_layers, h_BH)
-        z_BD = np.maximum(self._linear("head.G1", h_BH), 0) @ self._weights["head.G2.weight"].T
+        z_BD = _relu(self._linear("head.G1", h_BH)) @ self._weights["head.G2.weight"].T
         if self.config.residual:
             z_BD += self.inputs(x_BF) @ self._weights["residual.weight"].T
         z_BD = unit_rows(z_BD)
@@ -145,6 +145,10 @@ class Inference:
         product: Floats = x_BH @ self._weights[f"{name}.weight"].T
         product += self._weights[f"{name}.bias"]
         return product
+
+
+def _relu(x_BH: Floats) -> Floats:
+    return np.maximum(x_BH, 0, out=x_BH)
 
 
 def weight_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:

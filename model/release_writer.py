@@ -19,6 +19,7 @@ import numpy as np
 from model.errors import ReleaseError
 from model.files import ASIDE, files_under, fsync, fsync_tree, remove_leftovers, sha256_file, write_atomic
 from model.graph import BipartiteGraph
+from model.halves import finite_rows, to_halves
 from model.ids import IdTable
 from model.index import read_params
 from model.inference import read_network_config
@@ -80,7 +81,7 @@ class ReleaseParts:
         return named
 
     def halved(self) -> dict[str, Path]:
-        """What is stored as float16, by its name in the release."""
+        """What is stored as float16, by its name in the release; a copy where it is so already."""
         messages = {f"messages_{layer}.npy": path for layer, path in enumerate(self.messages)}
         return {"features.npy": self.features, **messages}
 
@@ -186,9 +187,9 @@ def _copy_as_float16(source: Path, target: Path) -> None:
     with target.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, form)
         for start in range(0, len(array), CHUNK):
-            with np.errstate(over="ignore"):  # too large becomes inf, which is refused below
-                chunk = np.asarray(array[start : start + CHUNK], "<f2")
-            if not np.isfinite(chunk).all():
+            chunk = np.asarray(array[start : start + CHUNK])
+            chunk = chunk if chunk.dtype == np.float16 else to_halves(chunk)  # too large becomes infinite
+            if not finite_rows(chunk).all():
                 raise ReleaseError(f"{source}: rows from {start} on hold numbers that float16 cannot")
             file.write(chunk.tobytes())
 

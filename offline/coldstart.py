@@ -17,6 +17,7 @@ from model.config import WalkConfig
 from model.exact import Neighbors, exact_neighbors
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
+from model.halves import to_floats
 from model.index import AnnIndex
 from model.inference import Inference
 from model.live_graph import LiveGraph
@@ -73,7 +74,7 @@ class ColdEmbedder:
         return found
 
     def _gather(self, layer: int, rows: npt.NDArray[np.integer[Any]]) -> Array:
-        return np.asarray(self._messages[layer][rows], np.float32)
+        return to_floats(self._messages[layer][rows])
 
 
 def cold_contents(data: EvaluationData, *, with_boards: bool) -> Iterator[PinContent]:

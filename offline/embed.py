@@ -1,7 +1,8 @@
 """Bulk embedding on one machine: every latent is computed once (paper, section 3.4).
 
 Step by step (offline/embed_step.py) over all pins, chunk by chunk; threads share a chunk's blocks, each small enough
-for a processor's cache. What is large lies in memory-mapped files, and finished chunks survive a kill.
+for a processor's cache. What is large lies in memory-mapped files, messages in half precision as a release has them,
+and finished chunks survive a kill.
 
 Letters: P pins, B pins of a block, F features, M message width, D embedding width.
 """
@@ -20,8 +21,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model.inference import Inference
 from model.walks import Neighborhoods
-from offline.embed_step import check_finite, inputs_hash, output_width, read_inputs, take_step
-from offline.partial_arrays import Note, PartialArrays
+from offline.embed_step import check_finite, inputs_hash, output_column, read_inputs, take_step
+from offline.partial_arrays import Column, Note, PartialArrays
 from offline.pooling import pool_rows
 from offline.run_folder import RunFolder
 
@@ -102,8 +103,8 @@ class _Bulk:
         self._inference, self._features_PF, self._neighborhoods = inference, features_PF, neighborhoods
         self._outputs = [*map(messages_path, range(config.num_layers)), vectors_path]
         self._latents = {step: vectors_path.with_name(f"latents_{step}.npy") for step in range(1, config.num_layers)}
-        kept = {path: output_width(inference, step) for step, path in enumerate(self._outputs)}
-        scratch = dict.fromkeys(self._latents.values(), config.embed_dim)
+        kept = {path: output_column(inference, step) for step, path in enumerate(self._outputs)}
+        scratch = dict.fromkeys(self._latents.values(), Column(config.embed_dim, np.dtype(np.float32)))
         self.arrays = PartialArrays(kept, scratch, len(features_PF), note=note)
 
     def written(self, step: int) -> list[Path]:

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from model.errors import PinsageError, UserError
 from model.inference import Inference
 from offline.embed import Progress, write_pin_ids
-from offline.embed_spark_tasks import NEIGHBORS, SELF, STEPPED, StepTask, to_floats
-from offline.embed_step import inputs_hash, output_width, read_inputs
+from offline.embed_spark_tasks import NEIGHBORS, SELF, STEPPED, StepTask, from_binary
+from offline.embed_step import inputs_hash, output_column, read_inputs
 from offline.partial_arrays import PartialArrays
 from offline.run_folder import RunFolder
 
@@ -57,7 +57,7 @@ def embed_on_spark(run: RunFolder, *, master: str | None, progress: Progress) ->
 def _run_step(spark: SparkSession, run: RunFolder, task: StepTask, folder: Path) -> None:
     """Write a step's (row, latent, output) records as Parquet."""
     inference, features_PF, (ids_PT, _) = read_inputs(run)
-    payload_bytes = 4 * max(inference.config.hidden_dim, inference.config.embed_dim)
+    payload_bytes = 2 * inference.config.hidden_dim
     num_parts = max(2 * spark.sparkContext.defaultParallelism, -(-ids_PT.size * payload_bytes // PARTITION_BYTES))
     spark.conf.set("spark.sql.shuffle.partitions", num_parts)
     rows = spark.range(0, len(features_PF), 1, num_parts)
@@ -87,12 +87,13 @@ def _fetch(run: RunFolder, folder: Path) -> None:
     inference, features_PF, _ = read_inputs(run)
     num_pins, last = len(features_PF), inference.config.num_layers
     paths = [run.messages(step) for step in range(last)] + [run.embeddings]
-    arrays = PartialArrays({path: output_width(inference, step) for step, path in enumerate(paths)}, {}, num_pins)
+    columns = {path: output_column(inference, step) for step, path in enumerate(paths)}
+    arrays = PartialArrays(columns, {}, num_pins)
     for step, path in enumerate(paths):
         filled = 0
         for part in sorted(_parts(folder, step).glob("*.parquet")):
             for batch in pq.ParquetFile(part).iter_batches(BLOCK_ROWS, columns=["row", "output"]):
-                arrays[path][batch["row"].to_numpy()] = to_floats(batch["output"], output_width(inference, step))
+                arrays[path][batch["row"].to_numpy()] = from_binary(batch["output"], columns[path])
                 filled += len(batch)
         if filled != num_pins:
             raise PinsageError(

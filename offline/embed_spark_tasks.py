@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from model.inference import Inference
 from model.walks import Neighborhoods
-from offline.embed_step import Stepped, check_finite, read_inputs, take_step
+from offline.embed_step import Stepped, check_finite, output_column, read_inputs, take_step
+from offline.partial_arrays import Column
 from offline.pooling import pool_rows
 from offline.run_folder import RunFolder
 
@@ -29,6 +30,7 @@ Array = npt.NDArray[Any]
 
 SELF = -1
 """Rank of the record that brings a pin's own latents, before those of its neighbours."""
+LATENT = np.dtype(np.float32)
 STEPPED = "row long, latent binary, output binary"
 NEIGHBORS = "row long, rank int, neighbor long, weight float"
 
@@ -78,7 +80,7 @@ class StepTask:
         for records in whole_groups(batches):
             group = Group(records, ids_PT.shape[1])
             x_BF = np.asarray(features_PF[group.rows_B], np.float32)
-            messages_EM = group.messages(inference.config.hidden_dim)
+            messages_EM = group.messages(output_column(inference, self.step - 1))
             pooled_BM = pool_rows(messages_EM, group.ids_BT, group.weights_BT, inference.config.pooling)
             latent_BH = x_BF if self.step == 1 else group.latents(inference.config.embed_dim)
             yield self._batch(group.rows_B, take_step(inference, self.step, x_BF, latent_BH, pooled_BM))
@@ -106,14 +108,14 @@ class Group:
         self.ids_BT[places_E, rank_E[self._neighbor_E]] = np.arange(len(places_E))
         self.weights_BT[places_E, rank_E[self._neighbor_E]] = records["weight"].to_numpy()[self._neighbor_E]
 
-    def messages(self, width: int) -> Array:
+    def messages(self, column: Column) -> Array:
         """(E, M) payloads of the neighbours' records; a row of zeros where nobody has a neighbour."""
-        messages_EM = to_floats(self._records["payload"].filter(pa.array(self._neighbor_E)), width)
-        return messages_EM if len(messages_EM) else np.zeros((1, width), np.float32)
+        messages_EM = from_binary(self._records["payload"].filter(pa.array(self._neighbor_E)), column)
+        return messages_EM if len(messages_EM) else np.zeros((1, column.width), column.dtype)
 
     def latents(self, width: int) -> Array:
         """(B, D) payloads of the pins' own records."""
-        return to_floats(self._records["payload"].filter(pa.array(~self._neighbor_E)), width)
+        return from_binary(self._records["payload"].filter(pa.array(~self._neighbor_E)), Column(width, LATENT))
 
 
 def whole_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -132,19 +134,19 @@ def whole_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def to_binary(x_BW: Array) -> pa.Array:
-    """Rows of float32 as an Arrow array of bytes, without a copy where they lie one after the other."""
-    x_BW = np.ascontiguousarray(x_BW, np.float32)
-    offsets = np.arange(len(x_BW) + 1, dtype=np.int32) * np.int32(4 * x_BW.shape[1])
+    """Rows of numbers as an Arrow array of bytes, without a copy where they lie one after the other."""
+    x_BW = np.ascontiguousarray(x_BW)
+    offsets = np.arange(len(x_BW) + 1, dtype=np.int32) * np.int32(x_BW.itemsize * x_BW.shape[1])
     return pa.Array.from_buffers(pa.binary(), len(x_BW), [None, pa.py_buffer(offsets), pa.py_buffer(x_BW)])
 
 
-def to_floats(column: pa.Array, width: int) -> Array:
-    """(B, width) float32 rows of an Arrow array of bytes, none of them null, without a copy."""
-    if len(column) == 0:
-        return np.zeros((0, width), np.float32)
-    _, offsets, data = column.buffers()
-    start = np.frombuffer(offsets, np.int32)[column.offset]
-    return np.frombuffer(data, np.float32, len(column) * width, start).reshape(len(column), width)
+def from_binary(rows: pa.Array, column: Column) -> Array:
+    """(B, W) numbers of an Arrow array of bytes, none of them null, without a copy."""
+    if len(rows) == 0:
+        return np.zeros((0, column.width), column.dtype)
+    _, offsets, data = rows.buffers()
+    start = np.frombuffer(offsets, np.int32)[rows.offset]
+    return np.frombuffer(data, column.dtype, len(rows) * column.width, start).reshape(len(rows), column.width)
 
 
 def _joined(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

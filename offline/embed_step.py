@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import PinsageError
+from model.halves import finite_rows, to_halves
 from model.inference import Inference
 from model.walks import Neighborhoods
+from offline.partial_arrays import Column
 from offline.run_folder import RunFolder, fingerprint
 
 Array = npt.NDArray[Any]
@@ -41,7 +43,7 @@ class Stepped:
     """What a step gives for B pins.
 
     latent_BH  what the next step convolves; the features after step 0
-    output_B   messages (B, M), or at the last step unit vectors (B, D)
+    output_B   float16 messages (B, M), or at the last step float32 unit vectors (B, D)
     """
 
     latent_BH: Array
@@ -56,18 +58,20 @@ def take_step(inference: Inference, step: int, x_BF: Array, latent_BH: Array, po
     if pooled_BM is not None:
         latent_BH = inference.combine(step - 1, latent_BH, pooled_BM)
     if step < inference.config.num_layers:
-        return Stepped(latent_BH, inference.message(step, latent_BH))
+        return Stepped(latent_BH, to_halves(inference.message(step, latent_BH)))
     return Stepped(latent_BH, inference.head(latent_BH, x_BF))
 
 
 def check_finite(output_B: Array, rows_B: Array) -> None:
-    """Raise PinsageError naming the first pin, by its row, whose output is not finite."""
-    finite_B = np.isfinite(output_B).all(1)
+    """Raise PinsageError naming the first pin, by its row, whose output is not finite, or too large for float16."""
+    finite_B = finite_rows(output_B) if output_B.dtype == np.float16 else np.isfinite(output_B).all(1)
     if not finite_B.all():
         raise PinsageError(f"embedding: what pin {rows_B[finite_B.argmin()]} gets is not finite")
 
 
-def output_width(inference: Inference, step: int) -> int:
-    """Width of what the step gives: M, or D at the last step."""
+def output_column(inference: Inference, step: int) -> Column:
+    """Width and type of what the step gives: messages, or vectors at the last step."""
     config = inference.config
-    return config.hidden_dim if step < config.num_layers else config.embed_dim
+    if step < config.num_layers:
+        return Column(config.hidden_dim, np.dtype(np.float16))
+    return Column(config.embed_dim, np.dtype(np.float32))

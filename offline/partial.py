@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from model.cold_neighbors import nearest_as_neighbors
 from model.exact import Neighbors
 from model.graph import BipartiteGraph, build_graph
+from model.halves import to_floats, to_halves
 from model.inference import Inference, pool_messages
 from model.walks import Neighborhoods, importance_neighbors
 from offline.config import RunConfig
@@ -103,8 +104,8 @@ class _Arrays:
 
 
 def _moved(path: Path, old: NDArray[Any], old_N: NDArray[np.int64]) -> Any:
-    """A new float32 file with the old rows at their new places, and zeros for new pins."""
-    new = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(old_N), old.shape[1]))
+    """A new file of the same type with the old rows at their new places, and zeros for new pins."""
+    new = np.lib.format.open_memmap(path, mode="w+", dtype=old.dtype, shape=(len(old_N), old.shape[1]))
     for start in range(0, len(old_N), COPY_CHUNK):
         part = old_N[start : start + COPY_CHUNK]
         known = np.flatnonzero(part >= 0)
@@ -125,7 +126,7 @@ class _Embedder:
         if not len(rows):
             return
         x_BF = self._encode(rows)
-        self._arrays.features_NF[rows] = x_BF
+        self._arrays.features_NF[rows] = to_halves(x_BF)
         found = importance_neighbors(
             self._graph,
             rows,
@@ -157,13 +158,13 @@ class _Embedder:
         """Algorithm 2 for these rows: all messages of a layer before anybody pools them."""
         latents_BH = x_BF
         for layer, messages_NM in enumerate(self._arrays.messages):
-            messages_NM[rows] = self._network.message(layer, latents_BH)
+            messages_NM[rows] = to_halves(self._network.message(layer, latents_BH))
             pooled = [self._pool(messages_NM, near.ids_BT[part], near.weights_BT[part]) for part in _parts(len(rows))]
             latents_BH = self._network.combine(layer, latents_BH, np.concatenate(pooled))
         self._arrays.vectors_ND[rows] = self._network.head(latents_BH, x_BF)
 
     def _pool(self, messages_NM: Any, ids_BT: NDArray[np.int32], weights_BT: Floats) -> Floats:
-        neighbors_BTM = np.asarray(messages_NM[np.maximum(ids_BT, 0)], np.float32)
+        neighbors_BTM = to_floats(messages_NM[np.maximum(ids_BT, 0)])
         return pool_messages(neighbors_BTM, np.where(ids_BT >= 0, weights_BT, 0), self._network.config.pooling)
 
     def _search(self, vectors_BD: Floats, k: int) -> Neighbors:

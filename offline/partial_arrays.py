@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,13 @@ from offline.run_folder import fingerprint
 Array = npt.NDArray[Any]
 
 NOTHING = (0, 0, (0, 0), False)
+
+
+class Column(NamedTuple):
+    """Width and type of an array's rows."""
+
+    width: int
+    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True)
@@ -39,34 +46,34 @@ class Note:
 
 
 class PartialArrays:
-    """Float32 arrays of equally many rows, found by their final paths; without a note they always start empty.
+    """Arrays of equally many rows, found by their final paths; without a note they always start empty.
 
     step, rows  all steps before `step` are done, and this many rows of it
     whole       nothing is left to do: the arrays have their final names
     """
 
     def __init__(
-        self, kept: Mapping[Path, int], scratch: Mapping[Path, int], num_rows: int, *, note: Note | None = None
+        self, kept: Mapping[Path, Column], scratch: Mapping[Path, Column], num_rows: int, *, note: Note | None = None
     ) -> None:
-        """Open the arrays (widths by paths) that the note says are there, or make empty ones.
+        """Open the arrays that the note says are there, or make empty ones.
 
         Raises OSError when the disk has no room for them.
         """
         self._kept, self._scratch, self._note = list(kept), list(scratch), note
-        widths = {**kept, **scratch}
-        self._inputs = fingerprint(note.inputs if note else "", num_rows, list(widths.values()))
+        columns = {**kept, **scratch}
+        self._inputs = fingerprint(note.inputs if note else "", num_rows, list(columns.values()))
         self.step, self.rows, self._on_disk, self.whole = self._read_note()
-        self._unforced = set(widths)
+        self._unforced = set(columns)
         self._helper = ThreadPoolExecutor(1, "force-to-disk")
         self._forcing: Future[tuple[int, int]] | None = None
         self._arrays: dict[Path, Array] = {}
         if self.whole and all(path.exists() or _aside(path).exists() for path in kept):
             self._rename()
-        elif (self.step or self.rows) and all(_aside(path).exists() for path in widths):
-            self._arrays = {path: _open(_aside(path)) for path in widths}
+        elif (self.step or self.rows) and all(_aside(path).exists() for path in columns):
+            self._arrays = {path: _open(_aside(path)) for path in columns}
         else:
             self.step, self.rows, self._on_disk, self.whole = NOTHING
-            self._arrays = {path: _create(_aside(path), (num_rows, width)) for path, width in widths.items()}
+            self._arrays = {path: _create(_aside(path), num_rows, column) for path, column in columns.items()}
 
     def __getitem__(self, path: Path) -> Array:
         return self._arrays[path]
@@ -78,10 +85,10 @@ class PartialArrays:
         """
         array = self._arrays[path]
         assert isinstance(array, np.memmap)
-        assert array.shape[1:] == x_BW.shape[1:]
+        assert (array.shape[1:], array.dtype) == (x_BW.shape[1:], x_BW.dtype)
         with _aside(path).open("r+b") as file:
             file.seek(array.offset + start * array.strides[0])
-            file.write(np.ascontiguousarray(x_BW, np.float32).data)
+            file.write(np.ascontiguousarray(x_BW).data)
 
     def record(self, step: int, rows: int, changed: Iterable[Path] = ()) -> None:
         """Note what is done, and which arrays it changed. Raises OSError when the disk fails."""
@@ -147,8 +154,9 @@ def _aside(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
 
 
-def _create(path: Path, shape: tuple[int, int]) -> Array:
-    array: Array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+def _create(path: Path, num_rows: int, column: Column) -> Array:
+    shape = (num_rows, column.width)
+    array: Array = np.lib.format.open_memmap(path, mode="w+", dtype=column.dtype, shape=shape)
     with path.open("r+b") as file:  # a full disk is an error here, but a SIGBUS when a page of a sparse file is written
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array

@@ -1,4 +1,4 @@
-"""Importance pooling over whole arrays: weighted sums of message rows, without the GIL.
+"""Importance pooling over whole arrays: weighted sums of message rows in half precision, without the GIL.
 
 Letters: P pins, B pins of a block, T neighbours, M message width.
 """
@@ -11,21 +11,25 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from model.halves import bits_of, float_of, to_floats
 from model.inference import pool_messages
 
 Array = npt.NDArray[Any]
 
 
 def pool_rows(messages_PM: Array, ids_BT: Array, weights_BT: Array, pooling: str) -> Array:
-    """(B, M) gamma of algorithm 1 from the messages of all pins; -1 or weight 0 stands for no neighbour."""
+    """(B, M) gamma of algorithm 1, float32, from the float16 messages of all pins.
+
+    -1 or weight 0 stands for no neighbour.
+    """
     if pooling == "max":
-        neighbors_BTM = messages_PM[np.maximum(ids_BT, 0)]
+        neighbors_BTM = to_floats(messages_PM[np.maximum(ids_BT, 0)])
         return pool_messages(neighbors_BTM, np.where(ids_BT >= 0, weights_BT, 0), pooling)
     if pooling == "mean":
         known_BT = weights_BT > 0
         weights_BT = (known_BT / np.maximum(known_BT.sum(1, keepdims=True), 1)).astype(np.float32)
     pooled_BM = np.zeros((len(ids_BT), messages_PM.shape[1]), np.float32)
-    _add_weighted_rows(messages_PM, ids_BT, weights_BT, pooled_BM)
+    _add_weighted_rows(bits_of(messages_PM), ids_BT, weights_BT, pooled_BM)
     return pooled_BM
 
 
@@ -45,5 +49,5 @@ def _add_weighted_rows(messages_PM: Array, ids_BT: Array, weights_BT: Array, out
             i0, i1, i2, i3 = ids_T[t], ids_T[t + 1], ids_T[t + 2], ids_T[t + 3]
             w0, w1, w2, w3 = weights_T[t], weights_T[t + 1], weights_T[t + 2], weights_T[t + 3]
             for m in range(messages_PM.shape[1]):
-                first = w0 * messages_PM[i0, m] + w1 * messages_PM[i1, m]
-                out_BM[b, m] += first + w2 * messages_PM[i2, m] + w3 * messages_PM[i3, m]
+                first = w0 * float_of(messages_PM[i0, m]) + w1 * float_of(messages_PM[i1, m])
+                out_BM[b, m] += first + w2 * float_of(messages_PM[i2, m]) + w3 * float_of(messages_PM[i3, m])

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model.halves import to_floats
+
 Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -143,8 +145,7 @@ class Delta:
 
     def messages(self, layer: int, slots_N: Ints) -> Floats:
         """(N, M) of these slots, float32."""
-        messages_NM: Floats = self._messages.data[slots_N, layer].astype(np.float32)
-        return messages_NM
+        return to_floats(self._messages.data[slots_N, layer])
 
     def facets(self, slots_N: Ints) -> Ints:
         """(N, 2) codes of category and language of these slots."""

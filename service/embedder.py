@@ -18,6 +18,7 @@ import numpy.typing as npt
 from model.cold_neighbors import nearest_as_neighbors
 from model.exact import Neighbors
 from model.features import PinContent
+from model.halves import finite_rows, to_floats, to_halves
 from service.search import NOBODY
 
 if TYPE_CHECKING:
@@ -85,8 +86,7 @@ class Embedder:
         for layer, messages_BM in enumerate(made.messages_BM):
             messages_BKM[:, layer] = messages_BM
         # Messages are kept in half precision: what is too large for that would spoil all who pool it.
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(made.vectors_BD).all() and np.isfinite(messages_BKM.astype(np.float16)).all()
+        finite = np.isfinite(made.vectors_BD).all() and finite_rows(to_halves(messages_BKM)).all()
         if not finite:
             raise ValueError("a pin's vector is not finite")
         return made.vectors_BD, messages_BKM
@@ -105,7 +105,7 @@ class Embedder:
         slots_N = delta.slots_of(rows_N)
         live_N, base_N = slots_N >= 0, (slots_N < 0) & (rows_N < self._catalogue.num_base)
         messages_NM = np.zeros((len(rows_N), delta.shape.hidden_dim), np.float32)
-        messages_NM[base_N] = release.messages[layer][rows_N[base_N]]
+        messages_NM[base_N] = to_floats(release.messages[layer][rows_N[base_N]])
         messages_NM[live_N] = delta.messages(layer, slots_N[live_N])
         return messages_NM
 

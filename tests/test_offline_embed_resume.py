@@ -17,7 +17,7 @@ import pytest
 from tiny_run import NUM_PINS, make_run
 
 from offline.embed import embed_run
-from offline.partial_arrays import Note, PartialArrays
+from offline.partial_arrays import Column, Note, PartialArrays
 from offline.progress import silent
 from offline.run_folder import RunFolder
 
@@ -45,6 +45,8 @@ EMBED = """
     embed._Bulk.compute = counted
     embed.embed_run(run, chunk=16, num_threads=2, progress=die)
 """
+
+TWO, THREE = Column(2, np.dtype(np.float16)), Column(3, np.dtype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_a_finished_embedding_leaves_no_note_and_no_scratch(run: RunFolder) -> N
 
 
 def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
-    kept, scratch = {tmp_path / "a.npy": 3, tmp_path / "b.npy": 2}, {tmp_path / "c.npy": 4}
+    kept, scratch = {tmp_path / "a.npy": THREE, tmp_path / "b.npy": TWO}, {tmp_path / "c.npy": THREE}
     note = Note(tmp_path / "note.json", "same")
     arrays = PartialArrays(kept, scratch, 5, note=note)
     for path in kept:
@@ -133,7 +135,7 @@ def test_after_a_crash_of_the_machine_only_what_was_on_the_disk_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, note = tmp_path / "a.npy", Note(tmp_path / "note.json", "same")
-    arrays = PartialArrays({path: 3}, {}, 5, note=note)
+    arrays = PartialArrays({path: THREE}, {}, 5, note=note)
     forced, force = Event(), PartialArrays._force
 
     def held_back(*what: Any) -> tuple[int, int]:
@@ -145,10 +147,10 @@ def test_after_a_crash_of_the_machine_only_what_was_on_the_disk_counts(
     monkeypatch.setattr(PartialArrays, "_force", held_back)
     arrays.record(0, 2, [path])
     arrays.record(0, 3, [path])
-    noted = PartialArrays({path: 3}, {}, 5, note=note)
+    noted = PartialArrays({path: THREE}, {}, 5, note=note)
     assert (noted.step, noted.rows) == (0, 3)
     monkeypatch.setattr("offline.partial_arrays.machine_start", lambda: "another start")
-    noted = PartialArrays({path: 3}, {}, 5, note=note)
+    noted = PartialArrays({path: THREE}, {}, 5, note=note)
     assert (noted.step, noted.rows) == (0, 1)
     forced.set()
 
@@ -156,5 +158,5 @@ def test_after_a_crash_of_the_machine_only_what_was_on_the_disk_counts(
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"inputs": 3}'])
 def test_a_damaged_note_is_no_note(tmp_path: Path, text: str) -> None:
     (tmp_path / "note.json").write_text(text)
-    arrays = PartialArrays({tmp_path / "a.npy": 3}, {}, 5, note=Note(tmp_path / "note.json", "same"))
+    arrays = PartialArrays({tmp_path / "a.npy": THREE}, {}, 5, note=Note(tmp_path / "note.json", "same"))
     assert (arrays.step, arrays.rows, arrays.whole) == (0, 0, False)
