@@ -70,14 +70,19 @@ class Store:
 
     async def write(self, records: Sequence[Change]) -> list[Change]:
         """Write changes; they come back with their numbers."""
-        return await self._write((), lambda _: (records, None))
+        return await self.write_planned(lambda _: records)
+
+    async def write_planned(self, plan: Callable[[int], Sequence[Change]]) -> list[Change]:
+        """Write the changes that are wanted when the last one has this number; no other comes between."""
+        return await self._write((keyspace.SEQ,), lambda values: (plan(int(values[0] or 0)), None))
 
     async def record_events(
-        self, user_id: str, events: Sequence[Event], wants_edge: Callable[[Event], bool]
+        self, user_id: str, events: Sequence[Event], wants_edge: Callable[[Event, int], bool]
     ) -> tuple[int, list[Change]]:
         """Write what a user did: the number of events that are new, and the changes of boards among them.
 
-        Where `wants_edge` says so, a save with a board puts the pin on it.
+        Where `wants_edge` says so of an event and the number of the last change, a save with a board puts the pin on
+        it.
         """
         now = int(time.time())
         given = [(_marker(user_id, event), _dated(event, now)) for event in events]
@@ -85,14 +90,15 @@ class Store:
         accepted: list[Event] = []
 
         def plan(values: Sequence[bytes | None]) -> tuple[Sequence[Change], Callable[[Any], None]]:
-            known = {marker for marker, value in zip(marked, values, strict=True) if value is not None}
+            last = int(values[0] or 0)
+            known = {marker for marker, value in zip(marked, values[1:], strict=True) if value is not None}
             fresh = [(marker, event) for marker, event in _without_repeats(given) if marker not in known]
             accepted[:] = [event for _, event in fresh]
             saves = [event for event in accepted if event.type == "save" and event.board_id is not None]
-            edges = [EdgeRecord(str(event.board_id), event.pin_id, True) for event in saves if wants_edge(event)]
+            edges = [EdgeRecord(str(event.board_id), event.pin_id, True) for event in saves if wants_edge(event, last)]
             return list(dict.fromkeys(edges)), lambda pipe: _queue_events(pipe, user_id, fresh)
 
-        changes = await self._write(tuple(marked), plan)
+        changes = await self._write((keyspace.SEQ, *marked), plan)
         return len(accepted), changes
 
     async def _write(self, watch: Sequence[str], plan: Plan) -> list[Change]:

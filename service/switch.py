@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -179,15 +180,19 @@ class Switch:
             if len(chunk) == CHUNK:
                 await self._follow(replay, chunk, threads, lock)
                 chunk = []
-        await self._follow(replay, chunk, threads, lock)
-        replay.reached(last)
+        await self._follow(replay, chunk, threads, lock, last)
 
-    async def _follow(self, replay: Replay, chunk: list[Change], threads: Executor, lock: asyncio.Lock | None) -> None:
-        if lock is None:
+    async def _follow(
+        self,
+        replay: Replay,
+        chunk: list[Change],
+        threads: Executor,
+        lock: asyncio.Lock | None,
+        last: int = 0,
+    ) -> None:
+        async with lock or nullcontext():
             await self._run(threads, replay.follow, chunk)
-            return
-        async with lock:
-            await self._run(threads, replay.follow, chunk)
+            replay.reached(last)
 
     async def _in_loader(self, work: Callable[..., T], *args: object) -> T:
         return await self._run(self._loader, work, *args)

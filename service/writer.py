@@ -3,6 +3,9 @@
 One write at a time, so that changes enter the catalogue in the order of their numbers. A write that has begun is
 finished even when whoever asked for it has gone: a change that is in Redis would else be missing here until the
 follower brings it.
+
+What is not there may have come in elsewhere a moment ago, and what need not be changed may have been changed. So a pin
+is unknown, and a change is left out, only where we have heard of every change that there is.
 """
 
 from __future__ import annotations
@@ -84,20 +87,36 @@ class Writer:
         return PutResult(created, catalogue.release.id, list(zip(names, weights_T.tolist(), strict=True)), timings)
 
     async def _delete_pin(self, pin_id: str) -> None:
+        await self._hear_of([pin_id])
         async with self._switch.writing:
-            if self._switch.serving.catalogue.row(pin_id) < 0:
-                raise UnknownPin(pin_id)
-            await self._write([PinRecord(pin_id, deleted=True)])
+            self._check_known([pin_id])
+            await self._apply(await self._store.write([PinRecord(pin_id, deleted=True)]))
 
     async def _set_edges(self, board_id: str, pin_ids: Sequence[str], present: bool) -> None:
+        await self._hear_of(pin_ids)
         async with self._switch.writing:
-            catalogue = self._switch.serving.catalogue
-            for pin_id in pin_ids:
-                if catalogue.row(pin_id) < 0:
-                    raise UnknownPin(pin_id)
-            changed = [pin_id for pin_id in dict.fromkeys(pin_ids) if catalogue.is_on(pin_id, board_id) != present]
-            if changed:
-                await self._write([EdgeRecord(board_id, pin_id, present) for pin_id in changed])
+            self._check_known(pin_ids)
+            serving = self._switch.serving
+            wanted = [EdgeRecord(board_id, pin_id, present) for pin_id in dict.fromkeys(pin_ids)]
+
+            def plan(last: int) -> list[EdgeRecord]:
+                is_on, is_behind = serving.catalogue.is_on, last > serving.replay.seq
+                return [edge for edge in wanted if is_behind or is_on(edge.pin_id, board_id) != present]
+
+            await self._apply(await self._store.write_planned(plan))
+
+    async def _hear_of(self, pin_ids: Sequence[str]) -> None:
+        """Read the log where a pin is unknown and there are changes that we have not heard of."""
+        serving = self._switch.serving
+        unknown = any(serving.catalogue.row(pin_id) < 0 for pin_id in pin_ids)
+        if unknown and await self._store.last_seq() > serving.replay.seq:
+            await self._switch.catch_up()
+
+    def _check_known(self, pin_ids: Sequence[str]) -> None:
+        catalogue = self._switch.serving.catalogue
+        for pin_id in pin_ids:
+            if catalogue.row(pin_id) < 0:
+                raise UnknownPin(pin_id)
 
     async def _record_events(self, user_id: str, events: Sequence[Event]) -> int:
         async with self._switch.writing if any(event.board_id for event in events) else nullcontext():
@@ -106,16 +125,15 @@ class Writer:
                 await self._apply(changes)
         return accepted
 
-    def _wants_edge(self, event: Event) -> bool:
+    def _wants_edge(self, event: Event, last: int) -> bool:
         try:
-            catalogue = self._switch.serving.catalogue
+            serving = self._switch.serving
         except NotReady:
             return True  # whoever serves will know whether there is such a pin
-        board_id = event.board_id
+        if last > serving.replay.seq:
+            return True
+        catalogue, board_id = serving.catalogue, event.board_id
         return board_id is not None and catalogue.row(event.pin_id) >= 0 and not catalogue.is_on(event.pin_id, board_id)
-
-    async def _write(self, records: Sequence[Change]) -> None:
-        await self._apply(await self._store.write(records))
 
     async def _apply(self, written: Sequence[Change]) -> None:
         """Take changes that are in Redis into the catalogue; `writing` is held."""

@@ -78,6 +78,10 @@ async def has_followed(live: Live) -> bool:
     return live._follower.last_contact is not None
 
 
+async def has_heard_of(live: Live, seq: int) -> bool:
+    return int(live.status()["seq"]) >= seq
+
+
 async def serves(live: Live, release_id: str) -> bool:
     return live.status()["release"] == release_id
 

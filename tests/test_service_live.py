@@ -9,6 +9,7 @@ from live_service import (
     WORLD,
     has,
     has_followed,
+    has_heard_of,
     is_on,
     is_ready,
     lacks,
@@ -79,6 +80,7 @@ def test_boards_change_at_once_and_all_or_none(home: Path, release_id: str, redi
         assert "mine" in (await live.get_pin("p1"))["boards"]
         assert "mine" in (await live.get_pin("p8"))["boards"]
         last = await live._store.last_seq()
+        await until(lambda: has_heard_of(live, last))
         await live.set_edges("mine", ["p1", "p8"], present=True)
         assert await live._store.last_seq() == last  # nothing to change, nothing written
         with pytest.raises(UnknownPin):

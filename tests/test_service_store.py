@@ -41,7 +41,7 @@ def with_store(source: RedisSource, work: Callable[[Store], Awaitable[Any]]) -> 
     return asyncio.run(run())
 
 
-def always(_: Event) -> bool:
+def always(_: Event, last: int) -> bool:
     return True
 
 
@@ -209,7 +209,7 @@ def test_a_save_with_a_board_changes_the_board_once(redis_source: RedisSource, r
             Event("click", "b", NOW, "x"),
             Event("save", "not wanted", NOW, "x"),
         ]
-        accepted, changes = await store.record_events("u", events, lambda event: event.pin_id == "a")
+        accepted, changes = await store.record_events("u", events, lambda event, _: event.pin_id == "a")
         assert accepted == 4
         assert [(c.board_id, c.pin_id, c.present) for c in changes if isinstance(c, EdgeRecord)] == [("x", "a", True)]
         assert await store.record_events("u", events, always) == (0, [])

@@ -1,0 +1,109 @@
+"""Several services on one Redis: what one acknowledged counts, also where another has not heard of it yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from live_service import WORLD, has, has_followed, is_on, lacks, pin, serving, until
+from service_fixtures import make_release
+
+from model.redis_server import RedisSource
+from service.failures import UnknownPin
+from service.live import Live
+from service.views import Event
+
+
+@pytest.fixture
+def release_id(home: Path) -> str:
+    return make_release(home / "releases", WORLD).id
+
+
+@asynccontextmanager
+async def one_and_a_deaf_one(home: Path, source: RedisSource) -> AsyncIterator[tuple[Live, Live]]:
+    """Two services; the second does not follow any more."""
+    async with serving(home, source) as one, serving(home, source) as two:
+        await until(lambda: has_followed(two))
+
+        async def hear_nothing() -> None:
+            await asyncio.sleep(0.01)
+
+        two._follower.step = hear_nothing  # type: ignore[method-assign]
+        await asyncio.sleep(1.2)  # the step that is under way ends
+        yield one, two
+
+
+async def as_a_fresh_one_sees_it(home: Path, source: RedisSource, pin_id: str, board_id: str) -> bool:
+    async with serving(home, source) as fresh:
+        return await has(fresh, pin_id) and await is_on(fresh, pin_id, board_id)
+
+
+def test_a_board_is_left_although_this_service_has_not_heard_that_it_was_joined(
+    home: Path, release_id: str, redis_source: RedisSource
+) -> None:
+    async def work() -> None:
+        async with one_and_a_deaf_one(home, redis_source) as (one, two):
+            await one.set_edge("mine", "p1", True)
+            assert not await is_on(two, "p1", "mine")
+            await two.set_edge("mine", "p1", False)
+            await until(lambda: is_off(one, "p1", "mine"))
+            assert not await as_a_fresh_one_sees_it(home, redis_source, "p1", "mine")
+
+    asyncio.run(work())
+
+
+def test_a_save_puts_a_pin_on_a_board_although_this_service_has_not_heard_of_the_pin(
+    home: Path, release_id: str, redis_source: RedisSource
+) -> None:
+    async def work() -> None:
+        async with one_and_a_deaf_one(home, redis_source) as (one, two):
+            await one.put_pin(pin("new"))
+            assert not await has(two, "new")
+            assert await two.record_events("u", [Event("save", "new", board_id="mine")]) == 1
+            await until(lambda: is_on(one, "new", "mine"))
+            assert await as_a_fresh_one_sees_it(home, redis_source, "new", "mine")
+
+    asyncio.run(work())
+
+
+async def is_off(live: Live, pin_id: str, board_id: str) -> bool:
+    return not await is_on(live, pin_id, board_id)
+
+
+def test_a_pin_is_taken_out_although_this_service_has_not_heard_of_it(
+    home: Path, release_id: str, redis_source: RedisSource
+) -> None:
+    async def work() -> None:
+        async with one_and_a_deaf_one(home, redis_source) as (one, two):
+            for name in ("new1", "new2"):
+                await one.put_pin(pin(name))
+            await two.set_edge("mine", "new1", True)
+            await two.delete_pin("new2")
+            with pytest.raises(UnknownPin):
+                await two.delete_pin("nobody")
+            await until(lambda: is_on(one, "new1", "mine"))
+            await until(lambda: lacks(one, "new2"))
+
+    asyncio.run(work())
+
+
+def test_reading_the_log_does_not_move_on_while_somebody_writes(
+    home: Path, release_id: str, redis_source: RedisSource
+) -> None:
+    """It would else change what is known of our own writes while a thread adds to it."""
+
+    async def work() -> None:
+        async with one_and_a_deaf_one(home, redis_source) as (one, two):
+            await one.put_pin(pin("new"))
+            async with two._switch.writing:
+                before = two._switch.position()
+                reading = asyncio.create_task(two._switch.catch_up())
+                await asyncio.sleep(0.2)
+                assert two._switch.position() == before
+            await reading
+            assert two._switch.position() > before
+
+    asyncio.run(work())
