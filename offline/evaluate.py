@@ -58,7 +58,7 @@ def evaluate(
     config = read_config(run)
     progress("reading", 0.0)
     data = load_evaluation_data(run, dataset, Limits(sample, MAX_SCORES, MIN_QUERIES), seed=SEED)
-    methods = build_methods(data)
+    methods = build_methods(data, threads=num_threads(config))
     bench = Bench(data, num_threads(config), progress, num_steps=_num_steps(methods))
     metrics: dict[str, Any] = {
         "format": FORMAT,
@@ -67,6 +67,7 @@ def evaluate(
         "sample": sample,
         "seed": SEED,
         "available": data.num_tests,
+        "skipped": methods.skipped,
     }
     metrics |= related_tables(bench, methods.related)
     metrics["coldstart"] = coldstart_tables(bench, methods, run)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline import baselines
+from offline.als import als_vectors, reason_against_als
 from offline.evaluation_data import EvaluationData
 from offline.homefeed_eval import Feed, best_of_recent, item_knn_feed, popularity_feed
 from offline.ranking import TIE, Method, cosine_scorer
@@ -20,6 +21,7 @@ Array = npt.NDArray[Any]
 Methods = dict[str, Method]
 
 PINSAGE = "pinsage"
+SEED = 7
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,17 @@ class AllMethods:
     without_boards    queries are cold pins of which only the content is known
     with_boards       queries are cold pins that somebody put on boards
     feeds             from histories to candidates
+    skipped           methods that are left out though the data would do, and why
     """
 
     related: Methods
     without_boards: Methods
     with_boards: Methods
     feeds: dict[str, Feed]
+    skipped: dict[str, str]
 
 
-def build_methods(data: EvaluationData) -> AllMethods:
+def build_methods(data: EvaluationData, *, threads: int = 1) -> AllMethods:
     """All methods but PinSage on cold pins, whose vectors come later (see `cold_pinsage`)."""
     none = np.zeros(0, np.int64)
     content = _content(data)
@@ -52,6 +56,9 @@ def build_methods(data: EvaluationData) -> AllMethods:
         **graph,
         "pixie": baselines.pixie(known),
     }
+    reason = reason_against_als(known)
+    if reason is None:
+        related["als"] = Method(cosine_scorer(als_vectors(known[: data.num_pins], seed=SEED, threads=threads)), TIE)
     with_boards: Methods = {}
     if len(data.cold.ids):
         full = baselines.graph_matrix(data.graph, data.cold.pins_E, data.cold.boards_E, len(data.cold.ids))
@@ -59,7 +66,9 @@ def build_methods(data: EvaluationData) -> AllMethods:
     feeds = {name: best_of_recent(method.scorer) for name, method in related.items() if not method.is_dear}
     feeds["popularity"] = popularity_feed(data.graph.pin_degrees())
     feeds["item_knn"] = item_knn_feed(known[: data.num_pins])
-    return AllMethods(related, {"popularity": popularity, **content}, with_boards, feeds)
+    return AllMethods(
+        related, {"popularity": popularity, **content}, with_boards, feeds, {"als": reason} if reason else {}
+    )
 
 
 def cold_pinsage(data: EvaluationData, vectors_CD: Array) -> Method:

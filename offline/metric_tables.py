@@ -33,11 +33,18 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     if metrics["homefeed"]:
         print_rows("home feed", metrics["homefeed"], FEED_COLUMNS, console)
     console.print(LEGEND, style="dim")
+    print_skipped(metrics["skipped"], console)
     buckets = {
         f"{bucket} boards": rows["pinsage"] for bucket, rows in metrics["by_degree"].items() if rows["pinsage"]["n"]
     }
     print_rows("pinsage, by degree of the related pin", buckets, PAIR_COLUMNS, console)
     print_rows("cosine of random pins", metrics["similarity"], SIMILARITY_COLUMNS, console)
+
+
+def print_skipped(skipped: Mapping[str, str], console: Console) -> None:
+    """Say which methods have no row, and why."""
+    for name, reason in skipped.items():
+        console.print(f"no row {name}: {reason}", style="dim", markup=False, highlight=False)
 
 
 def print_rows(title: str, rows: Mapping[str, Row], columns: Sequence[str], console: Console) -> None:

@@ -21,7 +21,7 @@ from offline.run_folder import RunFolder
 Array = npt.NDArray[Any]
 Row = dict[str, Any]
 
-COSINES = (PINSAGE, "text", "visual", "boards")  # methods whose score of a pair is a cosine
+COSINES = (PINSAGE, "text", "visual", "boards", "als")  # methods whose score of a pair is a cosine
 SIZES = ("degree", "popularity")  # groups of features that point nowhere
 BLOCK = 32  # queries, and candidates, that are drawn at a time: 1,000 pairs
 

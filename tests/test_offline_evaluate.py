@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from offline.metric_tables import print_rows
 from offline.run_folder import RunFolder
 
 NUM_PINS = PINS_EACH * len(TOPICS)
+ALS = ["als"] if find_spec("implicit") else []  # an optional extra
 ALL = Limits(None, 10**9, 60)
 
 
@@ -50,10 +52,11 @@ def test_metrics_are_written_as_they_are_returned(run: RunFolder, metrics: dict[
 def test_names_of_the_metrics(metrics: dict[str, Any]) -> None:
     """Others read these names: a change here is a change of a contract."""
     assert list(metrics) == [
-        "format", "dataset", "candidates", "sample", "seed", "available", "related", "hit_rate_curve", "by_degree",
-        "by_query_degree", "coldstart", "homefeed", "similarity", "similarity_methods", "seconds",
+        "format", "dataset", "candidates", "sample", "seed", "available", "skipped", "related", "hit_rate_curve",
+        "by_degree", "by_query_degree", "coldstart", "homefeed", "similarity", "similarity_methods", "seconds",
     ]  # fmt: skip
-    assert list(metrics["related"]) == ["pinsage", "popularity", "text", "boards", "boards+text", "pixie"]
+    assert list(metrics["related"]) == ["pinsage", "popularity", "text", "boards", "boards+text", "pixie", *ALS]
+    assert list(metrics["skipped"]) == ([] if ALS else ["als"])
     measures = ["HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100"]
     assert list(metrics["related"]["pinsage"]) == ["n", *measures, "intervals"]
     assert list(metrics["related"]["text"]) == ["n", *measures, "intervals", "differences"]
@@ -62,11 +65,11 @@ def test_names_of_the_metrics(metrics: dict[str, Any]) -> None:
     assert list(metrics["by_degree"]) == list(metrics["by_query_degree"]) == ["0", "1-4", "5-19", "20+"]
     assert list(metrics["coldstart"]["with_boards"]) == ["pinsage", "boards", "boards+text", "pixie"]
     assert list(metrics["coldstart"]["without_boards"]) == ["pinsage", "popularity", "text"]
-    feeds = ["pinsage", "popularity", "text", "boards", "boards+text", "item_knn"]
+    feeds = ["pinsage", "popularity", "text", "boards", "boards+text", *ALS, "item_knn"]
     assert list(metrics["homefeed"]) == feeds
     assert list(metrics["homefeed"]["pinsage"]) == ["n", "Recall@20", "NDCG@20", "intervals"]
     assert list(metrics["similarity"]) == ["pinsage", "text", "boards"]
-    assert list(metrics["similarity_methods"]) == ["pinsage", "text", "boards"]
+    assert list(metrics["similarity_methods"]) == ["pinsage", "text", "boards", *ALS]
 
 
 def test_counts(run: RunFolder, metrics: dict[str, Any]) -> None:
@@ -146,8 +149,8 @@ def test_differences_are_taken_on_the_pairs_that_both_looked_at(
     """A method that is PinSage once more, on a part of the pairs, differs from it in nothing."""
     build = stage.build_methods
 
-    def with_twin(data: EvaluationData) -> AllMethods:
-        found = build(data)
+    def with_twin(data: EvaluationData, *, threads: int) -> AllMethods:
+        found = build(data, threads=threads)
         return replace(found, related={**found.related, "twin": replace(found.related["pinsage"], is_dear=True)})
 
     monkeypatch.setattr(stage, "build_methods", with_twin)
@@ -206,7 +209,7 @@ def test_a_data_set_with_nothing_but_pins_and_edges(run: RunFolder, tmp_path: Pa
     pins = pl.read_parquet(folder / "pins.parquet").select("pin_id").filter(~pl.col("pin_id").str.contains("2[01]$"))
     pins.write_parquet(folder / "pins.parquet")
     bare = evaluate(embedded_run(folder, tmp_path / "run"), open_dataset(folder), report=False)
-    assert list(bare["related"]) == ["pinsage", "popularity", "boards", "pixie"]
+    assert list(bare["related"]) == ["pinsage", "popularity", "boards", "pixie", *ALS]
     assert bare["coldstart"] == {}
     assert bare["homefeed"] == {}
     print_tables(bare, Console(file=io.StringIO()))
