@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 START_SECONDS = 10.0  # that `start` waits for the release; a large one goes on loading
 MAX_LAG = 1_000  # changes behind: too stale to be sent requests
+MAX_SILENCE = 30.0  # seconds without the change log though Redis answers: something is wrong here
 TRENDS_SECONDS = 1.0
 MAX_USERS = 10_000  # whose state is kept for when Redis is away
 MAX_FEEDS = 1_000  # of which we know what was shown
@@ -94,6 +95,8 @@ class Live:
                 reasons.append("live changes have not been read yet: Redis does not answer")
             elif lag > MAX_LAG:
                 reasons.append(f"{lag} changes behind")
+            elif (silence := min(self._silence() or 0, self._store.available_seconds)) > MAX_SILENCE:
+                reasons.append(f"the change log has not been read for {silence:.0f} s, though Redis answers")
         except NotReady as error:
             reasons.append(str(error))
         return not reasons, reasons
@@ -105,12 +108,12 @@ class Live:
 
     def status(self) -> dict[str, Any]:
         """What is served, counts and lags. Never raises."""
-        contact = self._follower.last_contact
+        silence = self._silence()
         status: dict[str, Any] = {
             "release": None,
             "trouble": self._switch.trouble,
             "store_available": self._store.available,
-            "changes_age_seconds": None if contact is None else round(time.monotonic() - contact, 3),
+            "changes_age_seconds": None if silence is None else round(silence, 3),
         }
         with suppress(NotReady):
             status |= self._status_of(self._switch.serving)
@@ -134,6 +137,11 @@ class Live:
     def _lag(self, serving: Serving) -> int:
         """Changes that are known to be in Redis and are not in the catalogue."""
         return max(0, (self._follower.last_seq or 0) - serving.replay.seq)
+
+    def _silence(self) -> float | None:
+        """Seconds since the change log was read; None before the first time."""
+        contact = self._follower.last_contact
+        return None if contact is None else time.monotonic() - contact
 
     async def _follow(self) -> None:
         await self._switch.loaded.wait()

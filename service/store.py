@@ -56,13 +56,18 @@ class Store:
 
     def __init__(self, client: Redis) -> None:
         self._client = client
-        self._available = True
+        self._since: float | None = time.monotonic()  # when Redis began to answer; None while it does not
         self._taken = 0
 
     @property
     def available(self) -> bool:
         """Whether Redis answered the last time."""
-        return self._available
+        return self._since is not None
+
+    @property
+    def available_seconds(self) -> float:
+        """For how long Redis has answered; 0 while it does not."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
 
     def taken(self, seq: int) -> None:
         """Say that numbers up to this one are taken: changes get higher ones, whatever Redis says."""
@@ -163,18 +168,18 @@ class Store:
     async def watch(self) -> None:
         """Wait a little, then look for Redis if it was away; to be repeated."""
         await asyncio.sleep(PAUSE)
-        if not self._available:
+        if not self.available:
             with suppress(StoreUnavailable):
                 await self.look()
 
     async def look(self) -> None:
         """Ask Redis whether it is there, also when it was not a moment ago."""
-        self._available = await self._answers()
-        if not self._available:
+        self._note(await self._answers())
+        if not self.available:
             raise StoreUnavailable("Redis does not answer")
 
     async def _ask(self, work: Callable[[], Awaitable[T]], seconds: float) -> T:
-        if not self._available:
+        if not self.available:
             raise StoreUnavailable("Redis did not answer a moment ago")
         return await self._try(work, seconds)
 
@@ -187,10 +192,14 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             # What it refuses to one (out of memory, wrong type, too many writers) it may well give to another; and a
             # slow answer is no outage when the next one comes.
-            self._available = isinstance(error, ResponseError | WatchError) or await self._answers()
+            self._note(isinstance(error, ResponseError | WatchError) or await self._answers())
             raise StoreUnavailable(f"Redis: {error or type(error).__name__}") from error
-        self._available = True
+        self._note(True)
         return answer
+
+    def _note(self, answers: bool) -> None:
+        if answers != self.available:
+            self._since = time.monotonic() if answers else None
 
     async def _answers(self) -> bool:
         try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from model.changes import PinRecord
 from model.errors import ReleaseError
 from model.redis_server import RedisSource
 from model.release import current, set_current
+from service import tasks
 from service.failures import DeltaFull, InvalidContent, NotReady, UnknownPin, UnknownRelease
 from service.live import Live
 from service.views import Event, PinContentIn
@@ -389,3 +391,41 @@ def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def test_who_does_not_read_the_log_though_it_could_is_not_ready(
+    home: Path, release_id: str, redis_source: RedisSource
+) -> None:
+    async def work(live: Live) -> None:
+        await until(lambda: has_followed(live))
+        live._follower.last_contact = time.monotonic() - 60
+        assert live.ready() == (True, [])  # for all that we know, Redis was away until now
+        live._store._since = time.monotonic() - 60
+        assert live.ready() == (False, ["the change log has not been read for 60 s, though Redis answers"])
+        await until(lambda: is_ready(live))
+
+    with_live(home, redis_source, work)
+
+
+def test_a_background_task_goes_on_after_a_fault(
+    home: Path, release_id: str, redis_source: RedisSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "FAULT_PAUSE", 0.05)
+    faults = [RuntimeError("a fault of the program")]
+
+    async def work() -> None:
+        async with serving(home, redis_source) as one, serving(home, redis_source) as two:
+            await until(lambda: has_followed(two))
+            step = two._follower.step
+
+            async def fail_once() -> None:
+                if faults:
+                    raise faults.pop()
+                await step()
+
+            two._follower.step = fail_once  # type: ignore[method-assign]
+            await one.put_pin(pin("new"))
+            await until(lambda: has(two, "new"))
+            assert not faults
+
+    asyncio.run(work())
