@@ -15,6 +15,7 @@ from offline import baselines
 from offline.als import als_vectors, reason_against_als
 from offline.evaluation_data import EvaluationData
 from offline.homefeed_eval import Feed, best_of_recent, item_knn_feed, popularity_feed
+from offline.pixie import Pixie, labels_of
 from offline.ranking import TIE, Method, cosine_scorer
 
 Array = npt.NDArray[Any]
@@ -65,10 +66,17 @@ def build_methods(data: EvaluationData, *, threads: int = 1) -> AllMethods:
         with_boards = _with_content(baselines.boards(full), content) | {"pixie": baselines.pixie(full)}
     feeds = {name: best_of_recent(method.scorer) for name, method in related.items() if not method.is_dear}
     feeds["popularity"] = popularity_feed(data.graph.pin_degrees())
+    feeds["pixie"] = pixie_walks(data).feed()
     feeds["item_knn"] = item_knn_feed(known[: data.num_pins])
     return AllMethods(
         related, {"popularity": popularity, **content}, with_boards, feeds, {"als": reason} if reason else {}
     )
+
+
+def pixie_walks(data: EvaluationData) -> Pixie:
+    """Pixie's walks on the run's graph, biased to pins of the same language or, where that tells none, category."""
+    pins_P = data.pins_A[: data.num_pins]
+    return Pixie(data.graph, labels_of([pins_P["language"].to_list(), pins_P["category"].to_list()]), seed=SEED)
 
 
 def cold_pinsage(data: EvaluationData, vectors_CD: Array) -> Method:

@@ -65,7 +65,7 @@ def test_names_of_the_metrics(metrics: dict[str, Any]) -> None:
     assert list(metrics["by_degree"]) == list(metrics["by_query_degree"]) == ["0", "1-4", "5-19", "20+"]
     assert list(metrics["coldstart"]["with_boards"]) == ["pinsage", "boards", "boards+text", "pixie"]
     assert list(metrics["coldstart"]["without_boards"]) == ["pinsage", "popularity", "text"]
-    feeds = ["pinsage", "popularity", "text", "boards", "boards+text", *ALS, "item_knn"]
+    feeds = ["pinsage", "popularity", "text", "boards", "boards+text", *ALS, "pixie", "item_knn"]
     assert list(metrics["homefeed"]) == feeds
     assert list(metrics["homefeed"]["pinsage"]) == ["n", "Recall@20", "NDCG@20", "intervals"]
     assert list(metrics["similarity"]) == ["pinsage", "text", "boards"]
