@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import sys
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from model.errors import PinsageError, UserError
 from offline.cli_data import data_app
+from offline.cli_evaluate import evaluate_and_print, measure_and_print
 from offline.cli_options import (
     DEFAULT_HOME,
     ConfigOption,
@@ -29,7 +30,7 @@ from offline.cli_options import (
     RunPath,
     SetOption,
 )
-from offline.progress import Report, show_progress
+from offline.progress import show_progress
 
 if TYPE_CHECKING:
     from offline.stages import Runner
@@ -90,7 +91,7 @@ def run(
 
     _run_stages(dataset, run, STAGES, preset, config, set_, as_json)
     if evaluate:
-        _evaluate(run, as_json, sample=None, report=True)
+        evaluate_and_print(run, as_json, sample=None, report=True)
 
 
 @app.command()
@@ -139,9 +140,20 @@ def evaluate(
     as_json: JsonOption = False,
     sample: Annotated[int | None, typer.Option(help="look at this many pairs and users only")] = None,
     report: Annotated[bool, typer.Option(help="write RUN/report.html too")] = True,
+    table: Annotated[
+        Literal["1", "3", "4"] | None, typer.Option(help="instead, train and measure a table of the paper")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="longest training of each row of the table", show_default="10")
+    ] = None,
 ) -> None:
     """Metrics against baselines, as a table, as RUN/metrics.json and as RUN/report.html."""
-    _evaluate(run, as_json, sample, report)
+    if table is not None:
+        measure_and_print(run, int(table), minutes, sample, as_json)
+    elif minutes is not None:
+        raise UserError("--minutes goes with --table")
+    else:
+        evaluate_and_print(run, as_json, sample, report)
 
 
 @app.command()
@@ -286,7 +298,9 @@ def _run_stages(
     from offline.stages import run_stages
 
     settings = load_config(preset, config, assignments or ())
-    seconds = run_stages(dataset, RunFolder(run), settings, stages=stages, progress=_shown(as_json))
+    seconds = run_stages(
+        dataset, RunFolder(run), settings, stages=stages, progress=partial(show_progress, as_json=as_json)
+    )
     if not seconds:
         _say({"run": str(run), "state": "nothing to do: all stages are done and unchanged"}, as_json)
 
@@ -297,31 +311,9 @@ def _rerun(run: Path, stage: str, as_json: bool, runners: dict[str, Runner] | No
 
     folder = RunFolder(run)
     dataset, config = read_dataset_path(folder), read_config(folder)
-    run_stages(dataset, folder, config, stages=(stage,), runners=runners, progress=_shown(as_json))
-
-
-def _evaluate(run: Path, as_json: bool, sample: int | None, report: bool) -> None:
-    from offline.dataset import open_dataset
-    from offline.evaluate import evaluate as evaluate_run
-    from offline.evaluate import print_tables
-    from offline.run_folder import RunFolder
-    from offline.stages import read_dataset_path
-
-    folder = RunFolder(run)
-    dataset = open_dataset(read_dataset_path(folder))
-    with show_progress("evaluate", as_json=as_json) as progress:
-        metrics = evaluate_run(folder, dataset, sample=sample, report=report, progress=progress)
-    if as_json:
-        print(json.dumps(metrics))
-    else:
-        print_tables(metrics, Console())
-
-
-def _shown(as_json: bool) -> Any:
-    def show(stage: str) -> AbstractContextManager[Report]:
-        return show_progress(stage, as_json=as_json)
-
-    return show
+    run_stages(
+        dataset, folder, config, stages=(stage,), runners=runners, progress=partial(show_progress, as_json=as_json)
+    )
 
 
 def _say(fields: dict[str, object], as_json: bool) -> None:

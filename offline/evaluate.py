@@ -196,12 +196,12 @@ def _rows(found: Found, chosen: Callable[[Array], Array] | None = None) -> dict[
     rows = {}
     for name, (pairs, ranks) in found.items():
         inside = slice(None) if chosen is None else chosen(pairs)
-        ours = None if name == PINSAGE else pair_values(_ranks_of(pairs[inside], found[PINSAGE]))
+        ours = None if name == PINSAGE else pair_values(ranks_of(pairs[inside], found[PINSAGE]))
         rows[name] = summarise(pair_values(ranks[inside]), pairs[inside, 0], seed=SEED, ours=ours)
     return rows
 
 
-def _ranks_of(pairs_M2: Array, found: tuple[Array, Array]) -> Array:
+def ranks_of(pairs_M2: Array, found: tuple[Array, Array]) -> Array:
     """Ranks of some of the found pairs. A pair that is there twice has one rank."""
     pairs_N2, ranks_N = found
     shift = int(pairs_N2.max(initial=0)) + 1

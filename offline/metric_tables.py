@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +15,7 @@ Row = Mapping[str, Any]
 PAIR_COLUMNS = ("HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100")
 FEED_COLUMNS = ("Recall@20", "NDCG@20")
 SIMILARITY_COLUMNS = ("mean", "std", "kurtosis", "share_above_0.9")
+TRAINING_COLUMNS = ("epochs", "best_epoch", "converged", "seconds", "ms_per_iteration", "iterations", "minutes")
 TITLES = {"MRR_scaled100": "MRR/100", "share_above_0.9": "share > 0.9"}
 MARKS = {"above": "▲", "below": "▼", "even": "≈", "": " "}
 LEGEND = (
@@ -63,6 +64,56 @@ def print_rows(title: str, rows: Mapping[str, Row], columns: Sequence[str], cons
         ]
         table.add_row(name, f"{row['n']:,}", *cells)
     console.print(table)
+
+
+def print_paper_table(table: Mapping[str, Any], console: Console) -> None:
+    """Print a table of the paper (see offline/table_files.py): values, differences to the run, how training went."""
+    rows = table["rows"]
+    drawn = f", sample of {table['sample']:,}" if table["sample"] else ""
+    title = f"{table['dataset']}: table {table['table']} ({table['candidates']:,} candidates{drawn})"
+    _print_stacked(f"{title}, with 95 % intervals", rows, PAIR_COLUMNS, _value_lines, console)
+    compared = {name: row for name, row in rows.items() if row["differences"]}
+    if compared:
+        _print_stacked("difference to the run (default), paired", compared, PAIR_COLUMNS, _difference_lines, console)
+    trained = {name: row for name, row in rows.items() if "epochs" in row}
+    limit = f"training, {table['minutes']:g} minutes at most"
+    _print_stacked(limit, trained, TRAINING_COLUMNS, lambda row, column: [_number(row.get(column))], console)
+    print_skipped(table["skipped"], console)
+
+
+def _print_stacked(
+    title: str,
+    rows: Mapping[str, Row],
+    columns: Sequence[str],
+    lines: Callable[[Row, str], list[str]],
+    console: Console,
+) -> None:
+    """A table whose cells have several lines."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(TITLES.get(column, column.replace("_", " ")), justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *("\n".join(lines(row, column)) for column in columns))
+    console.print(table)
+
+
+def _value_lines(row: Row, column: str) -> list[str]:
+    low, high = row["intervals"][column]
+    return [f"{row[column]:.4f}", f"[dim]{low:.3f} – {high:.3f}[/]"]
+
+
+def _difference_lines(row: Row, column: str) -> list[str]:
+    gap = row["differences"][column]
+    return [f"{gap['mean']:+.4f} {MARKS[verdict(gap)]}", f"[dim]{gap['low']:+.3f} – {gap['high']:+.3f}[/]"]
+
+
+def _number(value: float | bool | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
 def _cell(value: float | None, is_best: bool) -> str:

@@ -5,19 +5,28 @@
                      "intervals": {"HR@10": [low, high], …},
                      "seconds": 240.1,
                      "differences": {"HR@10": {"low": -0.02, "high": -0.01, "mean": -0.015}, …}}},
+     "contrasts": {NAME: {OTHER: {"HR@10": {"low": …, "high": …, "mean": …}, …}}},
      "skipped": {NAME: "why there is no such row"}}
 
 rows         in the order to be shown. intervals: 95 % bootstrap of the value, drawing queries.
 differences  the row's value minus that of the run's own embedding (row "default"), pair by pair, with the 95 %
              bootstrap interval over queries: below zero the row is worse, zero inside says nothing. A method that looks
-             at fewer pairs is compared on those. The row "default" itself has {}.
-seconds      of training, validation included; 0 for what learns nothing
-minutes      the limit of training that each row had
+             at fewer pairs is compared on those. The row "default" itself has {}, and so have all where there are too
+             few queries for an interval.
+contrasts    table 1 only: NAME minus OTHER in the same way, for the comparisons that the paper makes
+seconds      of training, validation included; 0 for what learns nothing, and for ALS
+minutes      the limit of training that each row had; the run itself had its own
 
-A row that was trained also has "epochs", "best_epoch" and "converged": whether validation stopped improving before the
-time was over. Besides those, rows of table 3 (named "512", "1024", …) have "batch_size", "ms_per_iteration",
-"iterations" (until the best epoch) and "minutes" (their product), and rows of table 4 (named "10", "20", "50") have
-"num_neighbors". Tables 3 and 4 have a row "default" too.
+In table 1 "pinsage" is the paper's row (preset `paper`) and "default" the run. Table 3 has rows "512", "1024", …, table
+4 rows "10", "20", "50", and both the row "default". A row that was trained also has
+
+epochs, best_epoch  passes over the pairs, and the one that validation liked best
+converged           whether validation stopped improving before the time was over
+ms_per_iteration    of the batches, without validation
+iterations          until the best epoch
+minutes             their product: the time to converge
+batch_size          pairs in a minibatch
+num_neighbors       T, neighbours of a pin
 """
 
 from __future__ import annotations
