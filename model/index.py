@@ -68,9 +68,10 @@ class AnnIndex:
         *,
         seed: int = 0,
         num_threads: int = 1,
+        chunk: int = CHUNK,
         progress: Progress | None = None,
     ) -> AnnIndex:
-        """Build over unit vectors; `progress` is told the number of items just done.
+        """Build over unit vectors; `progress` is told the number of items just done, `chunk` or fewer, and may raise.
 
         ValueError naming the row of a vector that is not finite or not of unit length. One thread gives the same index
         every time, several do not.
@@ -83,8 +84,8 @@ class AnnIndex:
         rows = np.setdiff1d(np.arange(params.num_items), twins_W2[:, 1], assume_unique=True)
         native = hnswlib.Index("ip", params.dim)
         native.init_index(len(rows), M=params.m, ef_construction=params.ef_construction, random_seed=seed)
-        for start in range(0, len(rows), CHUNK):
-            some = rows[start : start + CHUNK]
+        for start in range(0, len(rows), chunk):
+            some = rows[start : start + chunk]
             native.add_items(np.asarray(vectors_PD[some], np.float32), some, num_threads=num_threads)
             if progress is not None:
                 progress(len(some))

@@ -2,7 +2,8 @@
 
 A row is a pin for as long as the catalogue lives; the release's pins have rows 0 … P-1, live ones follow. A pin that is
 replaced, or whose boards change, is embedded again into a new slot of the delta (service.delta) under its old row; the
-graph (model.live_graph) is changed in place (service.wave). One writer at a time, behind a lock; readers take none.
+graph (model.live_graph) is changed in place (service.wave). One writer at a time, behind a lock; readers take none. A
+compaction (service.compaction) puts another delta in the place of one with many slots.
 
 When the delta is full, changed boards still change the graph, but a pin of the release keeps its vector until the next
 reindex; new pins are refused by `check`.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from model.changes import Change, PinRecord
 from model.exact import Neighbors
 from model.live_graph import LiveGraph
 from model.release import Release
+from service.compaction import Compaction
 from service.delta import GONE, Delta, DeltaShape
 from service.directory import Directory
 from service.embedder import Embedder
@@ -161,10 +163,22 @@ class Catalogue:
         """The codes of a pin's category and language."""
         return self.facets.codes(self.directory.value(row, "category"), self.directory.value(row, "language"))
 
-    def compact(self) -> None:
-        """Let go of dead slots when they are many; for the writer."""
+    def compact(self, check: Callable[[], None] = lambda: None) -> bool:
+        """Make the delta anew, beside reads and writes but not beside itself; False where `squeeze` came first.
+
+        `check` is called now and then, and may raise to stop it.
+        """
+        work = Compaction(self.delta, self.release.index.params, check)
+        with self._writing:
+            if self.delta is not work.old:
+                return False
+            self.delta = work.finish()
+            return True
+
+    def squeeze(self) -> None:
+        """Let go of dead slots at once when they are too many; for the writer."""
         if self.delta.is_wasteful():
-            self.delta = self.delta.compacted()
+            self.delta = Compaction(self.delta, None).finish()
 
     def _check_visual(self, visual: Sequence[float] | None) -> None:
         if visual is None:

@@ -1,5 +1,7 @@
 """What was put or changed since the release: append-only arrays that one writer fills and many readers scan.
 
+The first slots may have an index (service.compaction); those after them are compared one by one.
+
 A *row* is a pin, for as long as the catalogue lives: the release's pins first, then live ones. A *slot* is one vector
 in the delta; a pin that is embedded again gets a new slot, its old one is dead. `slot_of` says for each row where its
 vector is: a slot, IN_RELEASE or GONE.
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.halves import to_floats
+from model.index import AnnIndex
 
 Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -28,6 +31,9 @@ Floats = npt.NDArray[np.float32]
 IN_RELEASE = -1
 GONE = -2
 FEWEST_DEAD = 1_024  # below that compacting is not worth the copy
+INDEX_FROM = 20_000  # up to so many slots comparing all of them is as fast as an index
+BLOCK = 4_096  # slots copied between two chances for other threads
+ARRAYS = ("_rows", "_vectors", "_messages", "_features", "_ids", "_weights", "_facets")  # one entry a slot
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,16 @@ class Growable:
         self.data: npt.NDArray[Any] = np.zeros((capacity, *tail), dtype)
 
     def __setitem__(self, index: int, value: npt.ArrayLike) -> None:
-        if index >= len(self.data):
-            capacity = max(index + 1, len(self.data) + len(self.data) // 2)
+        self.reserve(index + 1)
+        self.data[index] = value
+
+    def reserve(self, count: int) -> None:
+        """Make room for so many entries."""
+        if count > len(self.data):
+            capacity = max(count, len(self.data) + len(self.data) // 2)
             grown = np.zeros((capacity, *self.data.shape[1:]), self.data.dtype)
             grown[: len(self.data)] = self.data
             self.data = grown
-        self.data[index] = value
 
 
 class Delta:
@@ -83,6 +93,7 @@ class Delta:
         self.num_rows = num_rows
         self.num_slots = 0
         self.num_alive = 0
+        self.index: AnnIndex | None = None
         self._slot_of = Growable((), np.int32, num_rows + 64)
         self._slot_of.data[:num_rows] = IN_RELEASE
         self._rows = Growable((), np.int32)
@@ -161,23 +172,55 @@ class Delta:
             self._rows.data[:num_slots],
             self._vectors.data[:num_slots],
             self._facets.data[:num_slots],
+            self.index,
         )
 
+    @property
+    def num_indexed(self) -> int:
+        """The first so many slots are in the index."""
+        return 0 if self.index is None else self.index.params.num_items
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays but the place of each row of the release."""
+        return sum(int(getattr(self, name).data.nbytes) for name in ARRAYS)
+
+    def is_due(self) -> bool:
+        """Whether it is time for a compaction: many slots are dead, or many are not in the index."""
+        num_dead = self.num_slots - self.num_alive
+        num_compared = self.num_slots - self.num_indexed
+        return num_dead > max(FEWEST_DEAD, self.num_alive) // 2 or num_compared > max(INDEX_FROM, self.num_indexed // 2)
+
     def is_wasteful(self) -> bool:
-        """Whether most slots are dead."""
+        """Whether most slots are dead, and no compaction came in time."""
         return self.num_slots - self.num_alive > max(FEWEST_DEAD, self.num_alive)
 
-    def compacted(self) -> Delta:
-        """A delta of the same rows without the dead slots; this one stays as it is, for its readers."""
-        view = self.view()
-        kept_S = np.flatnonzero(view.alive())
+    def copy_slots(self, slots_N: Ints) -> Delta:
+        """A delta of just these slots, in this order, with room for more; no row points at them yet."""
         fresh = Delta(0, self.shape)
-        fresh.num_rows, fresh.num_slots, fresh.num_alive = self.num_rows, len(kept_S), len(kept_S)
-        fresh._slot_of.data = self._slot_of.data.copy()
-        fresh._slot_of.data[view.rows_S[kept_S]] = np.arange(len(kept_S))
-        for name in ("_rows", "_vectors", "_messages", "_features", "_ids", "_weights", "_facets"):
-            getattr(fresh, name).data = getattr(self, name).data[kept_S]
+        for name in ARRAYS:
+            getattr(fresh, name).reserve(len(slots_N) + len(slots_N) // 4)
+        fresh.append(self, slots_N)
         return fresh
+
+    def append(self, other: Delta, slots_N: Ints) -> None:
+        """Copy slots of another delta behind our own."""
+        first = self.num_slots
+        for name in ARRAYS:
+            ours, theirs = getattr(self, name), getattr(other, name).data
+            ours.reserve(first + len(slots_N))
+            for start in range(0, len(slots_N), BLOCK):
+                some = slots_N[start : start + BLOCK]
+                ours.data[first + start : first + start + len(some)] = theirs[some]
+        self.num_slots = first + len(slots_N)
+
+    def take_rows(self, other: Delta, slots_S: Ints) -> None:
+        """Have the rows of another delta, whose slots `slots_S` are ours."""
+        rows_S = self._rows.data[: self.num_slots]
+        current_S = other._slot_of.data[rows_S] == slots_S
+        self._slot_of.data = other._slot_of.data.copy()
+        self._slot_of.data[rows_S[current_S]] = np.flatnonzero(current_S)
+        self.num_rows, self.num_alive = other.num_rows, other.num_alive
 
 
 @dataclass(frozen=True)
@@ -189,6 +232,12 @@ class DeltaView:
     rows_S: Ints
     vectors_SD: Floats
     facets_S2: Ints
+    index: AnnIndex | None
+
+    @property
+    def num_indexed(self) -> int:
+        """The first so many slots are in the index."""
+        return 0 if self.index is None else self.index.params.num_items
 
     def alive(self) -> Bools:
         """(S,): which slots count, one of each row."""

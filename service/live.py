@@ -21,6 +21,7 @@ from model.changes import PinRecord
 from model.manifest import Manifest
 from model.redis_clients import Source, async_client, follower_client
 from model.release import list_releases
+from service.compaction import Compactor
 from service.facets import Filter
 from service.failures import NotReady, StoreUnavailable, UnknownPin, UnknownRelease
 from service.follower import Follower
@@ -58,6 +59,7 @@ class Live:
         self._switch = Switch(self._root, self._store, self._threads, max_live_pins=max_live_pins)
         self._follower = Follower(self._store, self._clients[1], self._switch)
         self._writer = Writer(self._store, self._switch, self._run)
+        self._compactor = Compactor(lambda: self._switch.serving.catalogue)
         self._tasks: list[asyncio.Task[None]] = []
         self._users: Recent[str, UserState] = Recent(MAX_USERS)
         self._shown: Recent[tuple[object, ...], list[str]] = Recent(MAX_FEEDS)
@@ -70,7 +72,7 @@ class Live:
         """Begin to load, follow and watch; returns when a release is served, or cannot be, or takes long."""
         releases = await self._run(list_releases, self._root)
         self._store.taken(max((manifest.seq for manifest in releases), default=0))
-        for step in (self._switch.watch, self._store.watch, self._follow):
+        for step in (self._switch.watch, self._store.watch, self._follow, self._compactor.step):
             self._tasks.append(asyncio.create_task(repeat(step)))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._switch.looked.wait(), START_SECONDS)
@@ -81,6 +83,7 @@ class Live:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._writer.finish()
+        self._compactor.close()
         self._switch.close()
         self._threads.shutdown()
         for client in self._clients:
@@ -126,6 +129,7 @@ class Live:
             "release_age_seconds": round(time.time() - datetime.fromisoformat(manifest.created_at).timestamp(), 1),
             "index_vectors": manifest.num_pins,
             "delta_vectors": catalogue.delta.num_alive,
+            "delta_vectors_indexed": catalogue.delta.num_indexed,
             "live_pins": catalogue.num_live_pins(),
             "live_boards": catalogue.graph.num_boards - manifest.num_boards,
             "max_live_pins": catalogue.max_live_pins,

@@ -2,8 +2,8 @@
 
 The index knows nothing of filters, exclusions and pins that changed since. So more is asked of it than is wanted and
 what does not count is left out; when too little remains, more is asked, and in the end all rows that may count are
-compared exactly. A filter that few pins pass is answered exactly from the start. The delta is always compared exactly
-(20,000 x 256 take 3 ms), so a new pin cannot be missed.
+compared exactly. A filter that few pins pass is answered exactly from the start. The delta is compared exactly (20,000
+x 256 take 3 ms), so a new pin cannot be missed; of a large one, the slots that have an index go through it.
 
 Shape letters: P pins of the release, Q queries, K results, N rows, S slots of the delta, D embedding width.
 """
@@ -53,26 +53,21 @@ class Searcher:
         exclude = np.unique(exclude)
         live = self._search_delta(queries_QD, k, exclude, wanted)
         base = self._search_release(queries_QD, k, exclude, wanted)
-        rows = np.concatenate([base.rows_QK, live.rows_QK], axis=1)
-        scores = np.concatenate([base.scores_QK, live.scores_QK], axis=1)
-        best = top_k(rows, scores, k)
-        return _finished(best, k)
+        return _finished(_merge(base, live, k), k)
 
     def _search_delta(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter) -> Neighbors:
         view = self.delta
         counts_S = view.alive() & self.facets.passes_live(wanted, view.facets_S2)
         if len(exclude):
             counts_S &= ~np.isin(view.rows_S, exclude)
-        slots = np.flatnonzero(counts_S)
-        if not len(slots):
-            return _nothing(len(queries_QD))
-        # Most slots count as a rule, and a product with all of them copies nothing.
-        if len(slots) > view.num_slots // 2:
-            scores = np.where(counts_S, queries_QD @ view.vectors_SD.T, -np.inf)[:, slots]
-        else:
-            scores = queries_QD @ view.vectors_SD[slots].T
-        rows = np.broadcast_to(view.rows_S[slots], scores.shape)
-        return top_k(rows, scores, min(k, len(slots)))
+        found = None
+        num_counting = int(np.count_nonzero(counts_S[: view.num_indexed]))
+        if view.index is not None and not (wanted and num_counting <= EXACT_ROWS):
+            fetch = _fetch(k, 0, view.num_indexed, num_counting)
+            found = through_index(view.index, queries_QD, k, fetch, lambda slots: counts_S[slots])
+        compared = _compare(queries_QD, view.vectors_SD, counts_S, 0 if found is None else view.num_indexed, k)
+        best = compared if found is None else _merge(found, compared, k)
+        return Neighbors(view.rows_S[best.rows_QK].astype(np.int64), best.scores_QK)
 
     def _search_release(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter) -> Neighbors:
         num_pins = len(self.vectors_PD)
@@ -86,17 +81,45 @@ class Searcher:
 
         if num_passing == 0:
             return _nothing(len(queries_QD))
-        fetch = k + min(len(exclude), MAX_MARGIN) + MARGIN
-        if wanted:
-            fetch = 2 * fetch * num_pins // num_passing
-        while fetch <= MAX_FETCH and not (wanted and num_passing <= EXACT_ROWS):
-            found = self.index.query(queries_QD, fetch)
-            kept = counts(found.rows_QK)
-            if fetch >= num_pins or kept.sum(axis=1).min() >= k:
-                return top_k(found.rows_QK, np.where(kept, found.scores_QK, -np.inf), k)
-            fetch *= 4
+        if not (wanted and num_passing <= EXACT_ROWS):
+            found = through_index(self.index, queries_QD, k, _fetch(k, len(exclude), num_pins, num_passing), counts)
+            if found is not None:
+                return found
         rows = self.facets.rows(wanted) if wanted else np.arange(num_pins)
         return exact_over(self.vectors_PD, queries_QD, rows, k, counts)
+
+
+def through_index(
+    index: AnnIndex, queries_QD: Floats, k: int, fetch: int, counts: Callable[[Ints], Bools]
+) -> Neighbors | None:
+    """The k nearest items of an index that count, `fetch` being asked for at first; None where too few turn up."""
+    num_items = index.params.num_items
+    while fetch <= MAX_FETCH:
+        found = index.query(queries_QD, fetch)
+        kept = counts(found.rows_QK)
+        if fetch >= num_items or kept.sum(axis=1).min(initial=k) >= k:
+            return top_k(found.rows_QK, np.where(kept, found.scores_QK, -np.inf), k)
+        fetch *= 4
+    return None
+
+
+def _fetch(k: int, num_excluded: int, num_items: int, num_counting: int) -> int:
+    """How many items to ask an index for, so that k that count are likely among them."""
+    fetch = k + min(num_excluded, MAX_MARGIN) + MARGIN
+    return fetch if 10 * num_counting > 9 * num_items else 2 * fetch * num_items // max(num_counting, 1)
+
+
+def _compare(queries_QD: Floats, vectors_SD: Floats, counts_S: Bools, start: int, k: int) -> Neighbors:
+    """The k nearest of the slots from `start` on that count, by comparing each."""
+    slots = start + np.flatnonzero(counts_S[start:])
+    if not len(slots):
+        return _nothing(len(queries_QD))
+    # Most slots count as a rule, and a product with all of them copies nothing.
+    if 2 * len(slots) > len(counts_S) - start:
+        scores = (queries_QD @ vectors_SD[start:].T)[:, slots - start]
+    else:
+        scores = queries_QD @ vectors_SD[slots].T
+    return top_k(np.broadcast_to(slots, scores.shape), scores, min(k, len(slots)))
 
 
 def exact_over(
@@ -108,9 +131,14 @@ def exact_over(
         rows = rows_N[start : start + CHUNK]
         rows = rows[counts(rows)]
         scores = queries_QD @ np.asarray(vectors_PD[rows], np.float32).T
-        rows = np.concatenate([best.rows_QK, np.broadcast_to(rows, scores.shape)], axis=1)
-        best = top_k(rows, np.concatenate([best.scores_QK, scores], axis=1), min(k, rows.shape[1]))
+        best = _merge(best, Neighbors(np.broadcast_to(rows, scores.shape), scores), k)
     return best
+
+
+def _merge(some: Neighbors, others: Neighbors, k: int) -> Neighbors:
+    """The k best of two answers."""
+    rows = np.concatenate([some.rows_QK, others.rows_QK], axis=1)
+    return top_k(rows, np.concatenate([some.scores_QK, others.scores_QK], axis=1), min(k, rows.shape[1]))
 
 
 def _nothing(num_queries: int) -> Neighbors:

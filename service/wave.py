@@ -158,7 +158,7 @@ class Wave:
             vector_D = self._catalogue.embedder.unit(row, vector_D)
             facets = self._catalogue.facets_of(row)
             self._catalogue.delta.put(row, Entry(vector_D, messages_KM, x_F, *each.around, *facets))
-        self._catalogue.compact()
+        self._catalogue.squeeze()
 
     def _inputs(self, wave: Sequence[Waiting]) -> Floats:
         """(B, F) inputs of the network."""

@@ -1,7 +1,8 @@
 """Writers that remember what they were told, and a comparison of that with what is there after a crash.
 
-A pin belongs to one writer, so what it was told last about the pin is what must be there. A request without an answer,
-or with a 5xx, may have been done or not: both are right, and the pin is left alone until we have seen which.
+A pin belongs to one writer, so what it was told last about the pin is what must be there. A request without an answer
+may have been done or not: both are right, and the pin is left alone until we have seen which. One that was refused with
+503 is sent again.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Report:
     seed: int
     num_acknowledged: int = 0
     num_unanswered: int = 0
+    num_refused: int = 0
     num_kills: int = 0
     num_reads: int = 0
     ready_seconds: list[float] = field(default_factory=list)
@@ -64,8 +66,8 @@ class Report:
         ready = ", ".join(f"{seconds:.1f}" for seconds in self.ready_seconds)
         return (
             f"seed {self.seed}: {self.num_acknowledged} writes acknowledged, {self.num_unanswered} without an answer,"
-            f" {self.num_kills} kills, {self.num_reads} pins compared, ready after {ready} s;"
-            f" {len(self.missing)} missing, {len(self.phantoms)} phantoms, {len(self.wrong)} wrong,"
+            f" {self.num_refused} refused, {self.num_kills} kills, {self.num_reads} pins compared,"
+            f" ready after {ready} s; {len(self.missing)} missing, {len(self.phantoms)} phantoms, {len(self.wrong)} wrong,"
             f" {len(self.duplicates)} duplicates"
         )
 
@@ -84,7 +86,7 @@ class Writer:
         self.open: dict[str, State] = {}
         self.events: dict[str, dict[str, Any]] = {}
         self.open_events: dict[str, dict[str, Any]] = {}
-        self.num_acknowledged = self.num_unanswered = 0
+        self.num_acknowledged = self.num_unanswered = self.num_refused = 0
         self._random = random.Random(seed)
         self._count = 0
         self._first = int(time.time()) - 40_000
@@ -136,15 +138,15 @@ class Writer:
             self.events[event_id] = self.open_events.pop(event_id)
 
     def _send(self, http: httpx.Client, name: str, after: State, method: str, path: str, body: object = None) -> bool:
+        """Send a request, again and again while it is refused; whether it was acknowledged."""
         self.open[name] = after
-        try:
-            answer = http.request(method, path, json=body)
-        except httpx.TransportError:
-            self.num_unanswered += 1
-            raise
-        if answer.status_code >= 500:
-            self.num_unanswered += 1
+        deadline, refused = time.monotonic() + PATIENCE, False
+        while (answer := self._ask(http, method, path, body)).status_code == 503:
+            assert time.monotonic() < deadline, answer.text
+            self.num_refused += 1
+            refused = True
             time.sleep(0.05)
+        if answer.status_code == 404 and refused:  # perhaps taken out by what was refused before
             return False
         del self.open[name]
         if answer.status_code == 404:  # another service that has not heard of the pin yet: nothing was promised
@@ -153,6 +155,13 @@ class Writer:
         self.known[name] = after
         self.num_acknowledged += 1
         return True
+
+    def _ask(self, http: httpx.Client, method: str, path: str, body: object) -> httpx.Response:
+        try:
+            return http.request(method, path, json=body)
+        except httpx.TransportError:
+            self.num_unanswered += 1
+            raise
 
     def settle(self, name: str, found: State) -> None:
         """What a pin was found to be is what is known of it from now on."""
@@ -225,6 +234,7 @@ class Harness:
         self._compare_events()
         self.report.num_acknowledged = self._num_acknowledged()
         self.report.num_unanswered = sum(writer.num_unanswered for writer in self.writers)
+        self.report.num_refused = sum(writer.num_refused for writer in self.writers)
 
     def _kill_redis(self) -> None:
         assert self.redis is not None
