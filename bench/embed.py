@@ -151,7 +151,7 @@ def naive(world: World, vectors_PD: np.ndarray) -> tuple[tuple[float, float], fl
 
 def embed_minibatch(network: PinSage, world: World, builder: MinibatchBuilder, rows_B: np.ndarray) -> np.ndarray:
     minibatch = builder.build(rows_B)
-    arrays = [(wiring.self_U, wiring.neighbors_UT, wiring.weights_UT) for wiring in minibatch.wirings]
+    arrays = [(wiring.neighbors_UT, wiring.weights_UT) for wiring in minibatch.wirings]
     blocks = [Block(*map(torch.from_numpy, wiring)) for wiring in arrays]
     with torch.inference_mode():
         vectors_UD = network(torch.from_numpy(world.features_PF[minibatch.frontier_S]), blocks)

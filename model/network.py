@@ -1,7 +1,7 @@
 """PinSage in torch, for training (paper, section 3.2, algorithms 1 and 2).
 
-Letters: S pins whose features are read, U pins that a layer outputs, T neighbours, F features, M message width,
-D embedding width, H width of a latent (F before the first convolution, D after it).
+Letters: S pins whose features are read, U pins that a layer outputs, T neighbours, E wires between them, F features,
+M message width, D embedding width, H width of a latent (F before the first convolution, D after it).
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from torch import Tensor, nn
 
 from model.config import NetworkConfig, Pooling
 from model.inference import read_network_config, write_network_config
+from model.layers import Dropout, weighted_sum
 
 
 @dataclass(frozen=True)
 class Block:
-    """One convolution's wiring, as positions in the previous layer's output.
+    """One convolution's wiring, as positions in the previous layer's output, of which the first U are the pins' own.
 
-    self_U        the pin itself
-    neighbors_UT  its neighbours; any valid position where there is none
+    neighbors_UT  a pin's neighbours; any valid position where there is none
     weights_UT    their importance, 0 where there is none
+    wires_E       optional, for a faster gradient: places in neighbors_UT, flat, by the position they name
+    starts_S      where each position's wires begin
     """
 
-    self_U: Tensor
     neighbors_UT: Tensor
     weights_UT: Tensor
+    wires_E: Tensor | None = None
+    starts_S: Tensor | None = None
 
 
 class Convolve(nn.Module):
@@ -40,7 +43,7 @@ class Convolve(nn.Module):
         self.Q = nn.Linear(width, hidden_dim)
         self.W = nn.Linear(width + hidden_dim, embed_dim)
         self.pooling = pooling
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def message(self, h_SH: Tensor) -> Tensor:
         """ReLU(Q h + q), (S, M): once per pin, before the gather."""
@@ -54,7 +57,7 @@ class Convolve(nn.Module):
     def forward(self, h_SH: Tensor, block: Block) -> Tensor:
         """(U, D) from the previous layer's (S, H)."""
         pooled_UM = pool(self.message(h_SH), block, self.pooling)
-        return self.combine(h_SH[block.self_U], pooled_UM)
+        return self.combine(h_SH[: len(pooled_UM)], pooled_UM)
 
 
 def pool(message_SM: Tensor, block: Block, pooling: Pooling) -> Tensor:
@@ -70,9 +73,7 @@ def pool(message_SM: Tensor, block: Block, pooling: Pooling) -> Tensor:
         return best_UM
     if pooling == "mean":
         weights_UT = known_UT / known_UT.sum(1, keepdim=True).clamp(min=1)
-    return F.embedding_bag(
-        block.neighbors_UT, message_SM, per_sample_weights=weights_UT.to(message_SM.dtype), mode="sum"
-    )
+    return weighted_sum(message_SM, block.neighbors_UT, weights_UT, block.wires_E, block.starts_S)
 
 
 class Prior(nn.Module):
@@ -103,8 +104,8 @@ class PinSage(nn.Module):
         self.head = nn.ModuleDict({"G1": nn.Linear(widths[-1], config.hidden_dim), "G2": last})
         self.residual = nn.Linear(config.num_inputs, config.learned_dim, bias=False) if config.residual else None
         self.prior = Prior(config.num_prior) if config.num_prior else None
-        self.dropout = nn.Dropout(dropout)
-        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.dropout = Dropout(dropout)
+        self.feature_dropout = Dropout(feature_dropout)
 
     def forward(self, x_SF: Tensor, blocks: list[Block]) -> Tensor:
         """(U_last, D) unit rows; without the prior's dimension, which training leaves alone."""
@@ -112,7 +113,7 @@ class PinSage(nn.Module):
         h_SH, x_UF = x_SF, x_SF
         for convolve, block in zip(self.convolve, blocks, strict=True):
             h_SH = convolve(h_SH, block)
-            x_UF = x_UF[block.self_U]
+            x_UF = x_UF[: len(h_SH)]
         z_UD: Tensor = self.head["G2"](self.dropout(F.relu(self.head["G1"](h_SH))))
         if self.residual is not None:
             z_UD = z_UD + self.residual(x_UF)

@@ -77,7 +77,7 @@ class BatchProducer:
         self._pairs_N2, self._features_PF, self._graph = pairs_N2, features_PF, graph
         self._config, self._forgettable, self._seed, self._num_threads = config, forgettable, seed, num_threads
         self._num_pins = len(features_PF)
-        self._builder = MinibatchBuilder(neighborhoods, num_layers)
+        self._builder = MinibatchBuilder(neighborhoods, num_layers, wires=True)
         self._positives = Positives(pairs_N2, self._num_pins)
         targets = pairs_N2 if config.both_directions else pairs_N2[:, 1]
         self._chance_P = target_chances(targets.ravel(), self._num_pins)

@@ -1,13 +1,13 @@
 """Minibatches: which pins a step needs, and the wiring between them (paper, algorithm 2, lines 1 to 7).
 
 Letters: P pins of the catalogue, B pins asked for, S pins whose features are read, U pins that a layer outputs,
-T neighbours.
+T neighbours, E wires: places in a (U, T) table that name a neighbour.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -18,13 +18,16 @@ from model.walks import Neighborhoods
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Wiring:
-    """One layer's wiring, as positions in the layer before it; the NumPy twin of model.network.Block."""
+class Wiring(NamedTuple):
+    """One layer's wiring, as positions in the layer before it; the NumPy twin of model.network.Block.
 
-    self_U: Array
+    The pins' own positions are the first ones.
+    """
+
     neighbors_UT: Array
     weights_UT: Array
+    wires_E: Array | None = None
+    starts_S: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class Forgetting:
 class MinibatchBuilder:
     """Builds minibatches over one table of neighbourhoods. Not for several threads at once: it owns scratch memory."""
 
-    def __init__(self, neighborhoods: Neighborhoods, num_layers: int) -> None:
+    def __init__(self, neighborhoods: Neighborhoods, num_layers: int, *, wires: bool = False) -> None:
+        """With `wires`, which only gradients need, minibatches say which places name each position."""
         self._ids_PT, self._weights_PT = neighborhoods
-        self._num_layers = num_layers
+        self._num_layers, self._wires = num_layers, wires
         self._place_P = np.full(len(self._ids_PT), -1, np.int32)
 
     def build(
@@ -69,7 +73,8 @@ class MinibatchBuilder:
                 assert rng is not None
                 ids_UT, weights_UT = forget(ids_UT, weights_UT, forgetting, rng)
             wanted_S, neighbors_UT = reindex(wanted_U, ids_UT, weights_UT, self._place_P)
-            wirings.insert(0, Wiring(np.arange(len(wanted_U)), neighbors_UT, weights_UT))
+            wires = sort_wires(neighbors_UT, weights_UT, len(wanted_S)) if self._wires else (None, None)
+            wirings.insert(0, Wiring(neighbors_UT, weights_UT, *wires))
             wanted_U = wanted_S
         return Minibatch(wanted_U, wirings, places_B)
 
@@ -100,6 +105,27 @@ def reindex(wanted_U: Array, ids_UT: Array, weights_UT: Array, place_P: Array) -
     for s in range(size):
         place_P[found_S[s]] = -1
     return found_S[:size].copy(), places_UT
+
+
+@numba.njit(nogil=True, cache=True)
+def sort_wires(neighbors_UT: Array, weights_UT: Array, num_read: int) -> tuple[Array, Array]:
+    """(E,) the places of neighbours in the flat table, ordered by the position they name, and (S,) where each begins.
+
+    Places of weight 0 are left out.
+    """
+    neighbors_N, weights_N = neighbors_UT.ravel(), weights_UT.ravel()
+    ends_S = np.zeros(num_read + 1, np.int32)
+    for n in range(len(neighbors_N)):
+        if weights_N[n] > 0:
+            ends_S[neighbors_N[n] + 1] += 1
+    ends_S = np.cumsum(ends_S).astype(np.int32)
+    starts_S = ends_S[:-1].copy()
+    wires_E = np.empty(ends_S[-1], np.int32)
+    for n in range(len(neighbors_N)):
+        if weights_N[n] > 0:
+            wires_E[ends_S[neighbors_N[n]]] = n
+            ends_S[neighbors_N[n]] += 1
+    return wires_E, starts_S
 
 
 def forget(ids_UT: Array, weights_UT: Array, forgetting: Forgetting, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -32,6 +32,7 @@ from offline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from offline.config import RunConfig, TrainSection
 from offline.embed import embed_all
 from offline.feature_choice import see_only
+from offline.minibatches import Wiring
 from offline.prior import choose_prior, validation_score
 from offline.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
@@ -74,7 +75,7 @@ class Trainer:
             see_only(network, encoder, config.train.features)
         self._trained = Trained(network, config.train.temperature).to(self._device)
         self._optimizer = torch.optim.AdamW(
-            self._trained.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
+            self._trained.parameters(), config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True
         )
         self._producer = self._make_producer(encoder)
 
@@ -222,11 +223,11 @@ class Trainer:
 
 def batch_loss(trained: Trained, batch: TrainBatch, config: TrainSection, device: torch.device) -> Tensor:
     """The loss of one batch."""
-    blocks = [
-        Block(*(torch.from_numpy(a).to(device) for a in (wiring.self_U, wiring.neighbors_UT, wiring.weights_UT)))
-        for wiring in batch.minibatch.wirings
-    ]
-    asked = trained.network(torch.from_numpy(batch.features_SF).to(device), blocks)[batch.minibatch.places_B]
+    blocks = [to_block(wiring, device) for wiring in batch.minibatch.wirings]
+    x_SF = torch.from_numpy(batch.features_SF).to(device)
+    if torch.is_autocast_enabled(device.type):  # once, and not before each product
+        x_SF = x_SF.to(torch.get_autocast_dtype(device.type))
+    asked = trained.network(x_SF, blocks)[batch.minibatch.places_B]
     num_pairs, num_candidates = len(batch.target_B), len(batch.log_chance_C)
     query_BD, candidate_CD = asked[:num_pairs], asked[num_pairs : num_pairs + num_candidates]
     target_B = torch.from_numpy(batch.target_B).to(device)
@@ -240,6 +241,11 @@ def batch_loss(trained: Trained, batch: TrainBatch, config: TrainSection, device
     hard_BHD = asked[num_pairs + num_candidates :].view(num_pairs, batch.num_hard, asked.shape[1])
     masked_BC[torch.arange(num_pairs), target_B] = True  # the positive is no negative of its own
     return max_margin_loss(query_BD, candidate_CD[target_B], candidate_CD, hard_BHD, config.margin, masked_BC)
+
+
+def to_block(wiring: Wiring, device: torch.device) -> Block:
+    """The same wiring on the device."""
+    return Block(*[torch.from_numpy(array).to(device) for array in wiring if array is not None])
 
 
 def learning_rate(config: TrainSection, epoch: int, batch: int, num_batches: int) -> float:

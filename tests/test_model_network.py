@@ -25,7 +25,7 @@ def make_network(config: NetworkConfig = CONFIG, seed: int = 0) -> PinSage:
 
 
 def make_block(ids: list[list[int]], weights: list[list[float]]) -> Block:
-    return Block(torch.arange(len(ids)), torch.tensor(ids), torch.tensor(weights))
+    return Block(torch.tensor(ids), torch.tensor(weights))
 
 
 def identity_convolve() -> Convolve:
@@ -79,7 +79,7 @@ def test_poolings_are_the_same_in_numpy(pooling: str) -> None:
     message_SM = rng.random((6, 4), np.float32)
     ids_UT = rng.integers(6, size=(5, 3))
     weights_UT = rng.random((5, 3), np.float32) * (rng.random((5, 3)) < 0.7)
-    block = Block(torch.arange(5), torch.from_numpy(ids_UT), torch.from_numpy(weights_UT.astype(np.float32)))
+    block = Block(torch.from_numpy(ids_UT), torch.from_numpy(weights_UT.astype(np.float32)))
     torch_UM = pool(torch.from_numpy(message_SM), block, pooling)  # type: ignore[arg-type]
     numpy_UM = pool_messages(message_SM[ids_UT], weights_UT.astype(np.float32), pooling)
     np.testing.assert_allclose(numpy_UM, torch_UM.numpy(), atol=1e-6)

@@ -63,7 +63,7 @@ def minibatch_vectors(
 ) -> np.ndarray:
     minibatch = MinibatchBuilder(neighborhoods, 2).build(rows_B)
     blocks = [
-        Block(torch.from_numpy(w.self_U), torch.from_numpy(w.neighbors_UT), torch.from_numpy(w.weights_UT))
+        Block(torch.from_numpy(w.neighbors_UT), torch.from_numpy(w.weights_UT))
         for w in minibatch.wirings
     ]
     with torch.no_grad():

@@ -128,7 +128,7 @@ def test_targets_are_the_positives_and_never_masked(tmp_path: Path, prepared: Pa
     for batch in producer(run, make_config()).epoch(1):
         num_pairs = len(batch.target_B)
         places = batch.minibatch.places_B
-        last = batch.minibatch.frontier_S[: len(batch.minibatch.wirings[-1].self_U)]
+        last = batch.minibatch.frontier_S[: len(batch.minibatch.wirings[-1].neighbors_UT)]
         query_B, candidate_C = last[places[:num_pairs]], last[places[num_pairs:]]
         for row, target in enumerate(batch.target_B):
             assert tuple(sorted((int(query_B[row]), int(candidate_C[target])))) in pairs
