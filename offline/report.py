@@ -3,46 +3,56 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from offline import report_figures as figures
 from offline import report_page as html
 from offline.evaluation_data import EvaluationData
 from offline.ranking import Method, one_native_thread
-from offline.report_examples import choose_examples, map_embeddings
+from offline.report_examples import EmbeddingMap, choose_examples, map_embeddings
+from offline.report_figures import training_curve
+from offline.report_paper import paper_section
+from offline.report_sections import by_degree, coldstart, homefeed, related, similarity
+from offline.report_spaces import OTHERS, embedding_map, map_colors
+from offline.report_tables import time_table, verdicts_table
 from offline.run_folder import RunFolder
 from offline.stages import STAGES
+from offline.table_files import NUMBERS, read_tables
 
 Metrics = Mapping[str, Any]
-
-PAIR_COLUMNS = {"HR@10": "HR@10", "HR@100": "HR@100", "HR@500": "HR@500", "MRR": "MRR", "MRR_scaled100": "MRR/100"}
-FEED_COLUMNS = {"Recall@20": "Recall@20", "NDCG@20": "NDCG@20"}
-COLD_TITLES = {"with_boards": "On the boards people put them on", "without_boards": "By their content alone"}
 
 
 def write_report(run: RunFolder, data: EvaluationData, methods: dict[str, Method], metrics: Metrics) -> None:
     """Write the report. `metrics` is what `evaluate` measured, `methods` what the examples are answered with."""
-    parts = [
-        _head(data, metrics),
-        _related(metrics),
-        _coldstart(metrics),
-        _homefeed(metrics),
-        _similarity(metrics),
+    tables = read_tables(run)
+    paper = {n: paper_section(n, tables.get(n), run.path, metrics["related"]["pinsage"]) for n in NUMBERS}
+    sections = (
+        related(metrics),
+        by_degree(metrics),
+        coldstart(metrics),
+        homefeed(metrics),
+        paper[1],
+        similarity(metrics),
         _map(data, metrics["seed"]),
         _examples(data, methods, metrics["seed"]),
+        paper[3],
+        paper[4],
         _training(run),
         _making(run, metrics),
-    ]
-    parts.append(html.text("footer", "Written by pinsage evaluate. The numbers are in metrics.json beside this file."))
-    text = html.page(f"{metrics['dataset']}: pinsage evaluation", parts)
+    )
+    made = time.strftime("%Y-%m-%d", time.gmtime())
+    foot = html.text(
+        "footer", f"Written by pinsage evaluate on {made}. The numbers are in metrics.json beside this file."
+    )
+    title = f"{metrics['dataset']}: pinsage evaluation"
+    text = html.page(title, _head(data, metrics), _in_short(metrics), [part for part in sections if part], foot)
     aside = run.report.with_suffix(".tmp")
     aside.write_text(text, encoding="utf-8")
     aside.replace(run.report)
 
 
 def _head(data: EvaluationData, metrics: Metrics) -> str:
-    ours = metrics["related"]["pinsage"]
     values = {
         "pins": f"{data.num_pins:,}",
         "boards": f"{data.graph.num_boards:,}",
@@ -51,105 +61,81 @@ def _head(data: EvaluationData, metrics: Metrics) -> str:
         "cold pins": f"{len(data.cold.ids):,}",
         "test users": f"{metrics['available'].get('users', 0):,}",
     }
-    if ours["n"]:
-        values |= {"HR@10": f"{ours['HR@10']:.3f}", "MRR/100": f"{ours['MRR_scaled100']:.3f}"}
     title = html.text("h1", f"{metrics['dataset']}: what the run is worth")
     return html.tag("header", title, html.facts(values))
 
 
-def _related(metrics: Metrics) -> str:
-    drawn = f" A sample of {metrics['sample']:,} pairs." if metrics["sample"] else ""
-    text = (
-        f"Each related pin is ranked among all {metrics['candidates']:,} pins, the query taken out; ties count at "
-        "their mean rank. HR@K is the share of pairs whose related pin is among the K best, MRR/100 the paper's scaled "
-        "mean reciprocal rank (equation 2). Below each number: its 95 % interval, from a bootstrap over queries."
-        f"{drawn}"
-    )
-    table = html.measures_table(metrics["related"], PAIR_COLUMNS)
-    curve = figures.hit_rate_curve(metrics["hit_rate_curve"])
-    bars = figures.by_degree(metrics["by_degree"], "HR@100")
-    figure_row = html.side_by_side(
-        html.figure(curve, "hit rate over K", title="Hit rate at K"),
-        html.figure(bars, "HR@100 by degree", title="HR@100 by how many boards the related pin is on"),
-    )
-    return html.section("Related pins", text, table, figure_row)
-
-
-def _coldstart(metrics: Metrics) -> str:
-    tables = {test: rows for test, rows in metrics["coldstart"].items() if rows["pinsage"]["n"]}
-    if not tables:
+def _in_short(metrics: Metrics) -> str:
+    verdicts = verdicts_table(metrics)
+    if not verdicts:
         return ""
-    text = (
-        "Queries are pins that the run has never seen, embedded as the service embeds a pin that was posted a second "
-        "ago: features, a walk from its boards, the neighbours' stored messages. Candidates are the pins of the run."
+    words = (
+        "Ahead and behind: the 95 % interval of the difference on the same queries does not hold zero. With so many "
+        "comparisons, about one in twenty of those between equals is called a difference by chance."
     )
-    parts = [
-        html.text("h3", COLD_TITLES[test]) + html.measures_table(rows, PAIR_COLUMNS) for test, rows in tables.items()
-    ]
-    return html.section("Cold start", text, *parts)
+    return html.tag("section", verdicts, html.text("p", words, kind="note"))
 
 
-def _homefeed(metrics: Metrics) -> str:
-    if not metrics["homefeed"]:
-        return ""
-    text = (
-        "What users saved later, found from what they saved before: the best score with any of the last 20 saved pins "
-        "(item_knn: the sum over all of them). Saved pins are not shown again."
-    )
-    return html.section("Home feed", text, html.measures_table(metrics["homefeed"], FEED_COLUMNS))
-
-
-def _similarity(metrics: Metrics) -> str:
-    text = (
-        "Cosines of 100,000 random pairs of pins, by the embeddings and by each part of the network's input (figure 4 "
-        "of the paper). A wide spread with a heavy right tail tells related pins from the rest; a spike near 1 is a "
-        "collapse."
-    )
-    shown = html.figure(figures.similarity_histograms(metrics["similarity"]), "histograms of cosines")
-    return html.section("How alike random pins are", text, shown)
-
-
-def _map(data: EvaluationData, seed: int) -> str:
+def _map(data: EvaluationData, seed: int) -> html.Section | None:
     with one_native_thread():
         found = map_embeddings(data, seed=seed)
     if found is None:
-        return ""
+        return None
     text = (
-        f"t-SNE of {len(found.points_S2):,} pins by their embeddings. Colours: category or, where there is none, the "
-        "pin's most frequent annotation; the number of boards where there is neither."
+        f"t-SNE of {len(found.points_S2):,} pins by their embeddings (figure 6 of the paper). Colours: category or, "
+        "where there is none, the rarest of the pin's annotations among the ten commonest; the number of boards where "
+        f"there is neither.{_agreement(found)}"
     )
-    address = figures.embedding_map(found.points_S2, found.labels, found.degrees_S)
-    return html.section("Map of the embeddings", text, html.figure(address, "map of pins"))
+    address = embedding_map(found.points_S2, found.labels, found.degrees_S)
+    colors = map_colors(found.labels)
+    counts = {name: found.labels.count(name) for name in colors if name != OTHERS}
+    about = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "coloured by the number of boards"
+    shown = html.figure(address, f"Map of {len(found.points_S2):,} pins: {about}.")
+    return html.section("map", "Map of the embeddings", text, shown, html.legend(colors) if colors else "")
 
 
-def _examples(data: EvaluationData, methods: dict[str, Method], seed: int) -> str:
+def _agreement(found: EmbeddingMap) -> str:
+    if found.agreement is None:
+        return ""
+    same, chance = found.agreement
+    return f" The nearest of these pins has the same label for {same:.0%} of them; by chance it would be {chance:.0%}."
+
+
+def _examples(data: EvaluationData, methods: dict[str, Method], seed: int) -> html.Section | None:
     examples = choose_examples(data, methods, seed=seed)
     if not examples:
-        return ""
+        return None
     text = (
-        "Drawn at random from the test queries; the best pins of each method side by side (figure 5 of the paper). "
-        "Green: the test says that it is related."
+        "Drawn at random from the test queries, not chosen; the best pins of each method side by side (figure 5 of the "
+        "paper). Green, with a tick: the test says that it is related. The test knows only what people did, so a pin "
+        "without a tick may be just as good."
     )
-    return html.section("Examples", text, *[html.example_row(example) for example in examples])
+    return html.section("examples", "Examples", text, *[html.example_row(example) for example in examples])
 
 
-def _training(run: RunFolder) -> str:
+def _training(run: RunFolder) -> html.Section | None:
     try:
         lines = [json.loads(line) for line in (run.train / "log.jsonl").read_text().splitlines()]
     except (OSError, ValueError):
-        return ""
-    lines = [line for line in lines if line["inputs"] == lines[-1]["inputs"]]
+        return None
+    lines = [line for line in lines if "score" in line and line["inputs"] == lines[-1]["inputs"]]
     if not lines:
-        return ""
+        return None
     best = lines[-1]["best_epoch"]
-    text = f"{len(lines)} epochs; the weights are those of epoch {best}, which was best on the validation pairs."
-    return html.section("Training", text, html.figure(figures.training_curve(lines), "training curve"))
+    text = (
+        f"{len(lines)} epochs; the weights are those of epoch {best}, which was best on the validation pairs. The "
+        "score is the area under the hit-rate over log K, up to K = 1,000: it moves with every rank."
+    )
+    scores = ", ".join(f"{line['score']:.3f}" for line in lines)
+    shown = html.figure(training_curve(lines), f"Validation score by epoch: {scores}.")
+    return html.section("training", "Training", text, html.tag("div", shown, kind="half"))
 
 
-def _making(run: RunFolder, metrics: Metrics) -> str:
+def _making(run: RunFolder, metrics: Metrics) -> html.Section:
     stamps = {stage: run.read_stamp(stage) for stage in STAGES}
     seconds = {stage: float(stamp["seconds"]) for stage, stamp in stamps.items() if stamp}
     seconds["evaluate"] = sum(metrics["seconds"].values())
     settings = json.dumps(json.loads(run.config.read_text()), indent=1)
-    shown = html.folded("All settings of the run", settings)
-    return html.section("How it was made", "Stages, and how long each took.", html.time_bars(seconds), shown)
+    shown = html.folded("All settings of the run", html.text("pre", settings))
+    text = "Stages, and how long each took on the machine it ran on."
+    return html.section("making", "How it was made", text, time_table(seconds), shown)

@@ -2,112 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
-from typing import Any
 
+from offline.evaluation_methods import PINSAGE
 from offline.report_examples import Card, Example
 from offline.report_style import STYLE
 
-Row = Mapping[str, Any]
 
-OURS = "pinsage"
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that the table of contents leads to; `key` is its anchor."""
+
+    key: str
+    title: str
+    html: str
 
 
-def page(title: str, body: Iterable[str]) -> str:
-    """The whole file; nothing in it comes from elsewhere."""
+def page(title: str, head: str, first: str, sections: Sequence[Section], foot: str) -> str:
+    """The whole file; nothing in it comes from elsewhere. `first` stands between the contents and the sections."""
     about = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    inner = tag("head", about, text("title", title), tag("style", STYLE)) + tag("body", tag("main", *body))
+    links = [tag("li", tag("a", escape(part.title), href=f"#{part.key}")) for part in sections]
+    contents = tag("nav", tag("ul", *links), **{"aria-label": "Contents"})
+    main = tag("main", head, contents, first, *[part.html for part in sections], foot)
+    inner = tag("head", about, text("title", title), tag("style", STYLE)) + tag("body", main)
     return f'<!doctype html>\n<html lang="en">{inner}</html>\n'
 
 
-def tag(name: str, *inner: str, kind: str = "") -> str:
+def tag(name: str, *inner: str, kind: str = "", **attributes: str) -> str:
     """An element around HTML; `kind` is its class."""
-    marked = f' class="{kind}"' if kind else ""
-    return f"<{name}{marked}>{''.join(inner)}</{name}>"
+    marks = "".join(f' {key}="{escape(value)}"' for key, value in {"class": kind, **attributes}.items() if value)
+    return f"<{name}{marks}>{''.join(inner)}</{name}>"
 
 
-def text(name: str, words: str, *, kind: str = "") -> str:
+def text(name: str, words: str, *, kind: str = "", **attributes: str) -> str:
     """An element around text, which is escaped."""
-    return tag(name, escape(words), kind=kind)
+    return tag(name, escape(words), kind=kind, **attributes)
 
 
-def section(title: str, words: str, *parts: str) -> str:
+def section(key: str, title: str, words: str, *parts: str) -> Section:
     """A titled part of the page."""
-    return tag("section", text("h2", title), text("p", words), *parts) + "\n"
+    heading = text("h2", title, id=f"{key}-title")
+    inner = tag("section", heading, text("p", words), *parts, id=key, **{"aria-labelledby": f"{key}-title"})
+    return Section(key, title, inner + "\n")
 
 
 def facts(values: Mapping[str, str]) -> str:
     """Big numbers with small names."""
-    boxes = [tag("div", text("b", value), text("span", name)) for name, value in values.items()]
-    return tag("div", *boxes, kind="facts")
+    boxes = [tag("div", text("dt", name), text("dd", value)) for name, value in values.items()]
+    return tag("dl", *boxes, kind="facts")
 
 
-def figure(address: str, description: str, *, title: str = "") -> str:
-    """An image; the description is for those who cannot see it."""
-    shown = f'<img src="{address}" alt="{escape(description)}">'
-    return (text("h3", title) if title else "") + tag("div", shown, kind="wide")
+def table(caption: str, head: Sequence[str], rows: Iterable[str]) -> str:
+    """A table with a caption and a heading for each column; `rows` are those of `row`. Scrolls where it is too wide."""
+    headings = [text("th", name, scope="col") if name else "<td></td>" for name in head]
+    inner = [text("caption", caption), tag("thead", tag("tr", *headings)), tag("tbody", *rows)]
+    return tag("div", tag("table", *inner), kind="wide", tabindex="0", role="region", **{"aria-label": caption})
 
 
-def side_by_side(*parts: str) -> str:
-    """Parts beside each other where there is room."""
-    return tag("div", *[tag("div", part) for part in parts], kind="pair")
+def row(name: str, cells: Iterable[str], *, kind: str = "", note: str = "") -> str:
+    """A row of a table: its name with a note below, and cells as HTML (td elements)."""
+    below = text("small", note) if note else ""
+    return tag("tr", tag("th", escape(name), below, scope="row"), *cells, kind=kind)
 
 
-def measures_table(rows: Mapping[str, Row], columns: Mapping[str, str]) -> str:
-    """A row per method; columns: key of the row -> heading. Below each number its confidence interval."""
-    best = {key: max((row[key] for row in rows.values() if row["n"]), default=0) for key in columns}
-    head = tag("tr", *[text("th", name) for name in ("", "n", *columns.values())])
-    body = [_measures(name, row, best) for name, row in rows.items()]
-    return tag("div", tag("table", head, *body), kind="wide")
+def figure(address: str, description: str, *, title: str = "", note: str = "") -> str:
+    """An image with a title above and a note below; the description is for those who cannot see it."""
+    above = text("h3", title) if title else ""
+    below = text("figcaption", note) if note else ""
+    return tag("figure", above, f'<img src="{escape(address)}" alt="{escape(description)}">', below)
 
 
-def _measures(name: str, row: Row, best: Mapping[str, float]) -> str:
-    cells = [text("td", name), text("td", f"{row['n']:,}")]
-    for key, highest in best.items():
-        if not row["n"]:
-            cells.append(text("td", "–"))
-            continue
-        low, high = row["intervals"][key]
-        interval = text("small", f"{low:.4f} – {high:.4f}")
-        cells.append(tag("td", f"{row[key]:.4f}", interval, kind="best" if row[key] == highest > 0 else ""))
-    return tag("tr", *cells, kind="ours" if name == OURS else "")
+def grid(parts: Iterable[str], *, kind: str = "pair") -> str:
+    """Parts beside each other where there is room: `pair`, `triple`, or `small` for many."""
+    return tag("div", *parts, kind=f"grid {kind}")
+
+
+def legend(colors: Mapping[str, str]) -> str:
+    """Names beside dots of their colors (name -> color)."""
+    dots = [
+        tag("li", f'<span style="background:{escape(color)}"></span>', tag("bdi", escape(name)))
+        for name, color in colors.items()
+    ]
+    return tag("ul", *dots, kind="legend")
 
 
 def example_row(example: Example) -> str:
     """A query, and beside it the best pins of each method."""
     columns = []
     for name, cards in example.answers.items():
-        pictures = any(card.image for card in cards)
-        shown = tag("div", *[card_box(card) for card in cards], kind="pictures" if pictures else "")
-        columns.append(tag("div", text("h4", name, kind="ours" if name == OURS else ""), shown))
+        pictures = "pictures" if any(card.image for card in cards) else ""
+        shown = tag("ol", *[tag("li", card_box(card)) for card in cards], kind=pictures)
+        if not cards:
+            shown = text("p", "knows nothing of this pin", kind="note")
+        columns.append(tag("div", text("h4", name, kind="ours" if name == PINSAGE else ""), shown))
     asked = tag("div", text("h4", "query"), card_box(example.query, kind="asked"))
-    return tag("div", asked, tag("div", *columns, kind="columns"), kind="query")
+    shown = tag("div", *columns, kind="columns", tabindex="0", role="region", **{"aria-label": "answers by method"})
+    return tag("article", asked, shown, kind="query")
 
 
 def card_box(card: Card, *, kind: str = "") -> str:
     """A pin: picture where there is one, title, note."""
-    kind = f"card {kind or ('answer' if card.is_answer else '')}".strip()
-    picture = f'<img src="{card.image}" alt="">' if card.image else ""
-    return tag("span", picture, text("b", card.title), text("i", card.note), kind=kind)
+    picture = f'<img src="{escape(card.image)}" alt="">' if card.image else ""
+    found = text("em", "✓ related in the test") if card.is_answer else ""
+    kind = kind or ("answer" if card.is_answer else "")
+    return tag("div", picture, text("b", card.title), found, text("i", card.note), kind=f"card {kind}".strip())
 
 
-def time_bars(seconds: Mapping[str, float]) -> str:
-    """Stages and how long they took."""
-    longest = max(seconds.values(), default=0) or 1
-    bars = {
-        name: f'<td class="bar"><div style="width:{100 * s / longest:.1f}%"></div></td>' for name, s in seconds.items()
-    }
-    rows = [tag("tr", text("td", name), text("td", spoken_time(seconds[name])), bar) for name, bar in bars.items()]
-    return tag("table", *rows)
+def command(words: str, line: str) -> str:
+    """What to do, and the command that does it."""
+    return tag("p", escape(words), " ", text("code", line), kind="todo")
 
 
-def spoken_time(seconds: float) -> str:
-    """12.3 s, or 4 min 05 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{seconds:.1f} s" if seconds < 59.95 else f"{minutes} min {rest:02d} s"
-
-
-def folded(title: str, words: str) -> str:
-    """Text that opens on a click."""
-    return tag("details", text("summary", title), text("pre", words))
+def folded(title: str, *inner: str) -> str:
+    """HTML that opens on a click."""
+    return tag("details", text("summary", title), *inner)

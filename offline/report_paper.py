@@ -1,0 +1,158 @@
+"""Tables 1, 3 and 4 of the paper on this data, beside what the paper reports, or how to measure them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from offline import report_figures as figures
+from offline import report_page as html
+from offline.report_tables import FEW, PAIR_COLUMNS, measure_cells, spoken_time
+
+Row = Mapping[str, Any]
+Table = Mapping[str, Any]
+
+DEFAULT = "default"
+TABLE_1 = {  # hit-rate at 500 and MRR/100, on 3 billion pins
+    "visual": (0.17, 0.23),
+    "annotation": (0.14, 0.19),
+    "combined": (0.27, 0.37),
+    "max-pooling": (0.39, 0.37),
+    "mean-pooling": (0.41, 0.51),
+    "mean-pooling-xent": (0.29, 0.35),
+    "mean-pooling-hard": (0.46, 0.56),
+    "pinsage": (0.67, 0.59),
+}
+CLAIMS = (
+    ("The graph helps content", "pinsage", "combined"),
+    ("Importance pooling beats mean pooling", "pinsage", "mean-pooling-hard"),
+    ("Hard negatives help", "mean-pooling-hard", "mean-pooling"),
+    ("Max-margin beats cross-entropy", "mean-pooling", "mean-pooling-xent"),
+    ("Mean pooling beats max pooling", "mean-pooling", "max-pooling"),
+    ("Both kinds of content beat one: visual", "combined", "visual"),
+    ("Both kinds of content beat one: annotations", "combined", "annotation"),
+)
+TABLE_3 = {"512": (590, 390, 63.9), "1024": (870, 220, 53.2), "2048": (1350, 130, 48.8), "4096": (2240, 100, 68.4)}
+TABLE_4 = {"10": (0.60, 0.51, 20), "20": (0.63, 0.54, 33), "50": (0.67, 0.59, 78)}
+TITLES = {
+    1: "Table 1: variants of the method",
+    3: "Table 3: batch size",
+    4: "Table 4: how many neighbours",
+}
+WORDS = {
+    1: "What each part of the method is worth. All rows are trained on this data by configuration alone and tested on "
+    "the same pairs; below each number its 95 % interval, beside it whether it differs from the run's own embedding "
+    "(row default) beyond chance. On the right what the paper reports for its 3 billion pins.",
+    3: "Time of an iteration, and how many of them until validation was best. Larger batches need fewer, dearer ones.",
+    4: "How good the embeddings are, and how long their training takes, by T, the number of neighbours of a pin.",
+}
+
+
+def paper_section(number: int, table: Table | None, run: Path, related: Row) -> html.Section:
+    """The section of a table; related: the run's own row today, to tell whether the table is of this state of it."""
+    key = f"table-{number}"
+    if table is None:
+        return html.section(key, TITLES[number], WORDS[number], _how(number, run, "Not measured for this run yet:"))
+    parts = {1: _table_1, 3: _table_3, 4: _table_4}[number](table["rows"])
+    return html.section(key, TITLES[number], WORDS[number], *_about(number, table, run, related), *parts)
+
+
+def _how(number: int, run: Path, words: str) -> str:
+    place = shlex.quote(str(run))
+    return html.command(words, f"pinsage evaluate {place} --table {number} && pinsage evaluate {place}")
+
+
+def _about(number: int, table: Table, run: Path, related: Row) -> Iterator[str]:
+    """What the reader has to know before the numbers."""
+    drawn = f" A sample of {table['sample']:,} pairs." if table["sample"] else ""
+    yield html.text("p", f"Each row was trained for at most {table['minutes']:g} minutes.{drawn}")
+    own = table["rows"].get(DEFAULT, {})
+    if own.get("n") == related["n"] and any(own[key] != related[key] for key in PAIR_COLUMNS if key in own):
+        yield _how(number, run, "This table is of another state of the run. To measure it again:")
+    if cut := [name for name, row in table["rows"].items() if row.get("converged") is False]:
+        yield html.text("p", f"Still improving when the time was over, so their rows are too low: {', '.join(cut)}.")
+    if table["skipped"]:
+        items = [html.text("li", f"{name}: {why}") for name, why in table["skipped"].items()]
+        yield html.folded(f"Rows that this data does not allow: {len(items)}", html.tag("ul", *items))
+
+
+def _table_1(rows: Mapping[str, Row]) -> list[str]:
+    heads = ("method", "n", *PAIR_COLUMNS.values(), "training", "paper: HR", "paper: MRR")
+    body = []
+    for name, row in rows.items():
+        paper = [f"{value:.2f}" for value in TABLE_1.get(name.lower(), ())] or [FEW, FEW]
+        cells = [*_cells(row, rows), html.text("td", _time(row)), *[html.text("td", value) for value in paper]]
+        body.append(html.row(name, cells, kind="ours" if name == DEFAULT else ""))
+    return [html.table("All variants", heads, body), _claims({name.lower(): row for name, row in rows.items()})]
+
+
+def _claims(rows: Mapping[str, Row]) -> str:
+    """Which of the paper's comparisons hold here; certain only where the two intervals lie apart."""
+    body = []
+    for words, better, worse in CLAIMS:
+        if not all(rows.get(name, {}).get("n") for name in (better, worse)):
+            continue
+        one, two = rows[better]["HR@100"], rows[worse]["HR@100"]
+        cells = [f"{TABLE_1[better][0]:.2f} against {TABLE_1[worse][0]:.2f}", f"{one:.4f} against {two:.4f}"]
+        said, kind = _compared(rows[better]["intervals"]["HR@100"], rows[worse]["intervals"]["HR@100"])
+        chip = html.tag("td", html.text("span", said, kind=f"chip {kind}".strip()), kind="names")
+        body.append(html.row(words, [*[html.text("td", cell) for cell in cells], chip], note=f"{better}, {worse}"))
+    if not body:
+        return ""
+    heads = ("claim", "paper (HR at 500)", "here (HR@100)", "does it hold here?")
+    caption = "The paper's claims, on this data: certain only where the two intervals lie apart"
+    return html.tag("div", html.table(caption, heads, body), kind="claims")
+
+
+def _compared(one: tuple[float, float], two: tuple[float, float]) -> tuple[str, str]:
+    if one[0] > two[1]:
+        return "yes", "good"
+    return ("no, the other way round", "bad") if one[1] < two[0] else ("not to be told: the intervals overlap", "")
+
+
+def _table_3(rows: Mapping[str, Row]) -> list[str]:
+    keys = ("HR@100", "MRR_scaled100")
+    heads = ("batch size", "n", "HR@100", "MRR/100", "ms an iteration", "iterations", "minutes",
+             "paper: ms", "paper: iterations", "paper: hours")  # fmt: skip
+    body = []
+    for name, row in rows.items():
+        found = [(row.get("ms_per_iteration"), ",.0f"), (row.get("iterations"), ",.0f"), (row.get("minutes"), ".1f")]
+        cells = [FEW if value is None else format(value, style) for value, style in found]
+        paper = TABLE_3.get(name)
+        cells += [f"{paper[0]:,}", f"{paper[1]},000", f"{paper[2]}"] if paper else [FEW] * 3
+        body.append(html.row(name, [*_cells(row, rows, keys), *[html.text("td", cell) for cell in cells]]))
+    return [html.table("By batch size", heads, body), _sweep(rows, "batch size")]
+
+
+def _table_4(rows: Mapping[str, Row]) -> list[str]:
+    keys = ("HR@10", "HR@100", "HR@500", "MRR_scaled100")
+    heads = ("T", "n", *[PAIR_COLUMNS[key] for key in keys], "training", "paper: HR", "paper: MRR", "paper: hours")
+    body = []
+    for name, row in rows.items():
+        paper = TABLE_4.get(name)
+        cells = [f"{paper[0]:.2f}", f"{paper[1]:.2f}", f"{paper[2]}"] if paper else [FEW] * 3
+        body.append(html.row(name, [*_cells(row, rows, keys), *[html.text("td", c) for c in (_time(row), *cells)]]))
+    return [html.table("By the number of neighbours", heads, body), _sweep(rows, "T, neighbours of a pin")]
+
+
+def _cells(row: Row, rows: Mapping[str, Row], keys: tuple[str, ...] = tuple(PAIR_COLUMNS)) -> Iterator[str]:
+    best = {key: max((other[key] for other in rows.values() if other["n"]), default=0) for key in keys}
+    return measure_cells(row, best)
+
+
+def _sweep(rows: Mapping[str, Row], label: str) -> str:
+    points = {name: row for name, row in rows.items() if name != DEFAULT and row["n"]}
+    if len(points) < 2:
+        return ""
+    parts = []
+    for key in ("HR@100", "MRR_scaled100"):
+        values = ", ".join(f"{name}: {row[key]:.4f}" for name, row in points.items())
+        title = f"{PAIR_COLUMNS[key]} by {label}"
+        parts.append(html.figure(figures.sweep(points, key, label), f"{title}. {values}.", title=title))
+    return html.grid(parts, kind="triple")
+
+
+def _time(row: Row) -> str:
+    return spoken_time(row["seconds"]) if row.get("seconds") else FEW

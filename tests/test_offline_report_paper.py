@@ -1,0 +1,91 @@
+"""The paper's tables in the report: what was measured beside what the paper reports, and which claims hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offline.report_paper import paper_section
+
+MEASURES = ("HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100")
+
+
+def row(value: float, spread: float = 0.01, **more: Any) -> dict[str, Any]:
+    """A row whose measures are all one number, as a table's file holds it."""
+    gaps = {key: {"mean": value - 0.5, "low": value - 0.55, "high": value - 0.45} for key in MEASURES}
+    intervals = {key: [value - spread, value + spread] for key in MEASURES}
+    return {"n": 40, **dict.fromkeys(MEASURES, value), "intervals": intervals, "differences": gaps, **more}
+
+
+def section(number: int, rows: dict[str, dict[str, Any]], related: dict[str, Any] | None = None) -> str:
+    table = {"format": 1, "table": number, "sample": None, "minutes": 10.0, "rows": rows,
+             "skipped": {"visual": "no pin has a <picture>"}}  # fmt: skip
+    return paper_section(number, table, Path("my run"), related or row(0.5)).html
+
+
+def cells(page: str, name: str) -> list[str]:
+    """The cells of a row, without their intervals."""
+    found = re.search(rf'<th scope="row">{name}(?:<small>.*?</small>)?</th>(.*?)</tr>', page)
+    assert found, name
+    without = re.sub("<small>.*?</small>", "", found[1])
+    return [re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?</td>", without)]
+
+
+def test_table_1_stands_beside_the_paper() -> None:
+    page = section(1, {"combined": row(0.2, seconds=75.0), "mlp": row(0.3, seconds=0), "default": row(0.5)})
+    measured = ["0.2000▼"] * 5
+    assert cells(page, "combined") == ["40", *measured, "1 min 15 s", "0.27", "0.37"]
+    assert cells(page, "mlp")[-3:] == ["–", "–", "–"]
+    assert '<tr class="ours"><th scope="row">default' in page
+    assert "no pin has a &lt;picture&gt;" in page
+
+
+def test_a_claim_holds_only_where_the_intervals_lie_apart() -> None:
+    rows = {
+        "combined": row(0.3),
+        "mean-pooling": row(0.4),
+        "mean-pooling-hard": row(0.41),
+        "mean-pooling-xent": row(0.5),
+        "pinsage": row(0.6),
+    }
+    page = section(1, rows)
+    assert cells(page, "The graph helps content") == ["0.67 against 0.27", "0.6000 against 0.3000", "yes"]
+    assert cells(page, "Importance pooling beats mean pooling")[2] == "yes"
+    assert cells(page, "Hard negatives help")[2] == "not to be told: the intervals overlap"
+    assert cells(page, "Max-margin beats cross-entropy")[2] == "no, the other way round"
+    assert "max pooling" not in page  # neither row is there
+
+
+def test_table_3_shows_the_cost_of_an_iteration() -> None:
+    more = {"ms_per_iteration": 120.4, "iterations": 3000, "minutes": 6.02}
+    page = section(3, {"512": row(0.4, **more), "1024": row(0.45, **more), "default": row(0.5)})
+    assert cells(page, "512")[1:] == ["0.4000▼", "0.4000▼", "120", "3,000", "6.0", "590", "390,000", "63.9"]
+    assert cells(page, "default")[3:] == ["–"] * 6
+    assert page.count("<img") == 2
+
+
+def test_table_4_shows_how_many_neighbours_pay() -> None:
+    page = section(4, {"10": row(0.4, seconds=30.0), "50": row(0.45, seconds=90.0), "default": row(0.5)})
+    assert cells(page, "50")[-4:] == ["1 min 30 s", "0.67", "0.59", "78"]
+    assert "HR@100 by T, neighbours of a pin. 10: 0.4000, 50: 0.4500." in page
+
+
+def test_what_was_cut_short_is_said() -> None:
+    page = section(4, {"10": row(0.4, converged=False), "50": row(0.4, converged=True)})
+    assert "so their rows are too low: 10." in page
+
+
+@pytest.mark.parametrize(("value", "is_stale"), [(0.5, False), (0.501, True)])
+def test_a_table_of_another_state_of_the_run_is_marked(value: float, is_stale: bool) -> None:
+    page = section(1, {"default": row(value)})
+    assert ("another state of the run" in page) is is_stale
+    assert ("pinsage evaluate &#x27;my run&#x27; --table 1" in page) is is_stale
+
+
+def test_no_table_no_numbers() -> None:
+    page = paper_section(3, None, Path("run"), row(0.5)).html
+    assert "<code>pinsage evaluate run --table 3 &amp;&amp; pinsage evaluate run</code>" in page
+    assert "<table" not in page
