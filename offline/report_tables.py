@@ -56,15 +56,20 @@ def mark(said: str) -> str:
 
 def differences_table(caption: str, rows: Rows, columns: Mapping[str, str]) -> str:
     """Each method less PinSage, with the interval of the difference."""
-    body = [row(name, _gap_cells(found, columns)) for name, found in rows.items() if found.get("differences")]
+    body = [
+        row(name, (gap_cell(found["differences"][key], marked=True) for key in columns))
+        for name, found in rows.items()
+        if found.get("differences")
+    ]
     return table(caption, ("method", *columns.values()), body)
 
 
-def _gap_cells(found: Row, columns: Mapping[str, str]) -> Iterator[str]:
-    for key in columns:
-        gap = found["differences"][key]
-        interval = text("small", f"{gap['low']:+.4f} – {gap['high']:+.4f}")
-        yield tag("td", f"{gap['mean']:+.4f}", mark(verdict(gap)), interval)
+def gap_cell(gap: Row | None, *, marked: bool = False) -> str:
+    """A difference with its interval, and what it allows to say where that is wanted."""
+    if not gap:
+        return text("td", FEW)
+    interval = text("small", f"{gap['low']:+.4f} – {gap['high']:+.4f}")
+    return tag("td", f"{gap['mean']:+.4f}", mark(verdict(gap)) if marked else "", interval)
 
 
 def buckets_table(caption: str, buckets: Mapping[str, Rows], key: str) -> str:

@@ -20,10 +20,10 @@ def row(value: float, spread: float = 0.01, **more: Any) -> dict[str, Any]:
     return {"n": 40, **dict.fromkeys(MEASURES, value), "intervals": intervals, "differences": gaps, **more}
 
 
-def section(number: int, rows: dict[str, dict[str, Any]], related: dict[str, Any] | None = None) -> str:
+def section(number: int, rows: dict[str, dict[str, Any]], contrasts: dict[str, Any] | None = None) -> str:
     table = {"format": 1, "table": number, "sample": None, "minutes": 10.0, "rows": rows,
-             "skipped": {"visual": "no pin has a <picture>"}}  # fmt: skip
-    return paper_section(number, table, Path("my run"), related or row(0.5)).html
+             "contrasts": contrasts or {}, "skipped": {"visual": "no pin has a <picture>"}}  # fmt: skip
+    return paper_section(number, table, Path("my run"), row(0.5)).html
 
 
 def cells(page: str, name: str) -> list[str]:
@@ -43,20 +43,25 @@ def test_table_1_stands_beside_the_paper() -> None:
     assert "no pin has a &lt;picture&gt;" in page
 
 
-def test_a_claim_holds_only_where_the_intervals_lie_apart() -> None:
-    rows = {
-        "combined": row(0.3),
-        "mean-pooling": row(0.4),
-        "mean-pooling-hard": row(0.41),
-        "mean-pooling-xent": row(0.5),
-        "pinsage": row(0.6),
+def test_a_claim_holds_only_where_the_paired_difference_says_so() -> None:
+    def gap(low: float, high: float) -> dict[str, Any]:
+        return {"HR@100": {"mean": (low + high) / 2, "low": low, "high": high}}
+
+    contrasts = {
+        "pinsage": {"mean-pooling-hard": gap(0.01, 0.03), "combined": {}},
+        "mean-pooling-hard": {"mean-pooling": gap(-0.01, 0.03)},
+        "mean-pooling": {"mean-pooling-xent": gap(-0.2, -0.1)},
     }
-    page = section(1, rows)
-    assert cells(page, "The graph helps content") == ["0.67 against 0.27", "0.6000 against 0.3000", "yes"]
-    assert cells(page, "Importance pooling beats mean pooling")[2] == "yes"
-    assert cells(page, "Hard negatives help")[2] == "not to be told: the intervals overlap"
-    assert cells(page, "Max-margin beats cross-entropy")[2] == "no, the other way round"
-    assert "max pooling" not in page  # neither row is there
+    rows = {"pinsage": row(0.6), "combined": row(0.3), "mean-pooling-hard": row(0.58), "mean-pooling": row(0.57),
+            "mean-pooling-xent": row(0.72)}  # fmt: skip
+    page = section(1, rows, contrasts=contrasts)
+    assert cells(page, "Importance pooling beats mean pooling") == [
+        "0.67 against 0.46", "0.6000 against 0.5800", "+0.0200", "yes",
+    ]  # fmt: skip
+    assert cells(page, "Hard negatives help")[2:] == ["+0.0100", "not to be told from chance"]
+    assert cells(page, "Max-margin beats cross-entropy")[2:] == ["-0.1500", "no, the other way round"]
+    assert cells(page, "The graph helps content")[2:] == ["–", "too few queries to tell"]
+    assert "max pooling" not in page  # that row is not there
 
 
 def test_table_3_shows_the_cost_of_an_iteration() -> None:
