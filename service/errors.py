@@ -39,6 +39,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
+    "malformed-request": Kind(400, "This is not an HTTP request as we understand it"),
     "malformed-body": Kind(400, "The body is not the JSON we can read"),
     "malformed-cursor": Kind(400, "The cursor was not made for this query"),
     "unauthorized": Kind(401, "A valid key is needed"),
@@ -49,7 +50,7 @@ KINDS = {
     "unknown-job": Kind(404, "There is no such job"),
     "unknown-release": Kind(404, "There is no such release"),
     "method-not-allowed": Kind(405, "The path does not take this method"),
-    "request-timeout": Kind(408, "The body did not arrive in time"),
+    "request-timeout": Kind(408, "The request did not arrive in time"),
     "job-running": Kind(409, "A reindex is already under way"),
     "job-finished": Kind(409, "The job has already ended"),
     "release-refused": Kind(409, "The release cannot be served"),
@@ -57,6 +58,7 @@ KINDS = {
     "uri-too-long": Kind(414, "The address is longer than the limit"),
     "invalid-request": Kind(422, "The request does not describe something we can do"),
     "idempotency-mismatch": Kind(422, "The idempotency key was used for another request"),
+    "headers-too-large": Kind(431, "The headers are longer than the limit"),
     "rate-limited": Kind(429, "More requests than the limit allows"),
     "overloaded": Kind(503, "Too many requests are being worked on"),
     "not-ready": Kind(503, "No release is being served yet"),

@@ -19,6 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import Problem
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+ONCE = frozenset(  # headers that mean one thing or nothing: who sends two hopes that we and a proxy see different ones
+    (b"host", b"authorization", b"x-api-key", b"idempotency-key", b"x-request-id", b"content-length", b"origin")
+)
 MAX_ADDRESS = 60_000  # bytes of path and query: some hundred excluded ids fit
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 LINGER_BYTES, LINGER_SECONDS = 2**23, 2.0  # how much of a refused body is read away, so that the client sees the answer
@@ -55,6 +58,10 @@ class RequestContext:
 
         if len(scope.get("raw_path") or scope["path"].encode()) + len(scope["query_string"]) > MAX_ADDRESS:
             problem = Problem("uri-too-long", f"at most {MAX_ADDRESS} bytes", headers={"connection": "close"})
+            return await send_problem(problem, scope, receive, send_with_id)
+        once = [name for name, _ in scope["headers"] if name in ONCE]
+        if len(set(once)) < len(once):
+            problem = Problem("malformed-request", "a header that may come once came twice")
             return await send_problem(problem, scope, receive, send_with_id)
         try:
             await self.app(scope, receive, send_with_id)

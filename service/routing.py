@@ -20,7 +20,7 @@ from service.rate_limit import Limiter, caller_of
 from service.security import Gate, Scope
 
 MAX_FIELDS = 100  # of one object; our models have a dozen
-MAX_BRACKETS = 50_000  # in a body, those in texts included; a megabyte of empty lists takes long to read
+MAX_MARKS = 100_000  # brackets, braces and quotes in a body: a megabyte of empty lists or texts takes ten of memory
 WITH_BODY = ("malformed-body", "request-timeout", "body-too-large")
 EVERYWHERE = ("unauthorized", "forbidden", "cross-site", "invalid-request", "rate-limited", "overloaded", "internal")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -32,17 +32,24 @@ class JsonRequest(Request):
     async def json(self) -> Any:
         """The body; raises json.JSONDecodeError."""
         body = await self.body()
-        if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
-            raise json.JSONDecodeError("too many lists and objects", "", 0)
-        value = orjson.loads(body)
-        try:
-            json.loads(body, object_pairs_hook=_check_names)
-        except (RecursionError, _BadNames) as error:
-            raise json.JSONDecodeError(str(error) or "nested too deeply", "", 0) from None
-        return value
+        if sum(map(body.count, (b"[", b"{", b'"'))) > MAX_MARKS:
+            raise json.JSONDecodeError("too many lists, objects and texts", "", 0)
+        _check_objects(body)  # and its result is gone before there is another: each may take ten times the body
+        return orjson.loads(body)
 
 
-class _BadNames(Exception):
+def _check_objects(body: bytes) -> None:
+    """Raise json.JSONDecodeError where an object has a name twice or too many names, or nesting has no end."""
+    try:
+        json.loads(body, object_pairs_hook=_check_names)
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:  # not UTF-8, thousands of digits, or _BadNames
+        message = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise json.JSONDecodeError(message, "", 0) from None
+
+
+class _BadNames(ValueError):
     """An object with a name twice, or with far too many."""
 
 

@@ -79,7 +79,7 @@ class ListQuery(BaseModel):
     cursor: Annotated[str, StringConstraints(max_length=400)] | None = Field(
         None, description="`next` of the page before"
     )
-    exclude: Annotated[list[Id], Field(max_length=MAX_EXCLUDE), BeforeValidator(_split_commas)] = Field(
+    exclude: Annotated[list[Id], Field(max_length=MAX_EXCLUDE, fail_fast=True), BeforeValidator(_split_commas)] = Field(
         default_factory=list, description="pin ids to leave out; repeat the parameter or separate by commas"
     )
     category: Label | None = Field(None, description="only pins of this category")
@@ -116,13 +116,13 @@ class Content(In):
     )
 
     title: Annotated[str, Field(max_length=1000, json_schema_extra=PLAIN), Text] | None = None
-    annotations: Annotated[list[Annotation], Field(max_length=200)] | None = None
+    annotations: Annotated[list[Annotation], Field(max_length=200, fail_fast=True)] | None = None
     description: Annotated[str, Field(max_length=20_000, json_schema_extra=PLAIN), Text] | None = None
     image_url: Annotated[str, Field(max_length=2000, json_schema_extra=PLAIN), Text] | None = None
     visual: Annotated[list[FiniteFloat], Field(min_length=1, max_length=MAX_VISUAL, fail_fast=True)] | None = None
     category: Label | None = None
     language: Label | None = None
-    boards: Annotated[list[Id], Field(max_length=MAX_BOARDS)] | None = None
+    boards: Annotated[list[Id], Field(max_length=MAX_BOARDS, fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Content:

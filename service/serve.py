@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -52,10 +53,12 @@ def serve(home: Path | None = None, host: str | None = None, port: int | None = 
 
 def _run(settings: Settings, environ: dict[str, str], listener: socket.socket) -> None:
     from service.app import create_app  # imports NumPy and numba, which read the thread variables then
+    from service.protocol import BoundedProtocol
 
     app = create_app(settings, environ)
     config = uvicorn.Config(
         app,
+        http=partial(BoundedProtocol, patience=settings.body_seconds),  # type: ignore[arg-type]
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -33,7 +33,12 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(None, description="Redis to use instead of a private one")
     keys: SecretStr | None = Field(None, description="name:scope:key, several by commas, or a file of them")
     max_body_bytes: int = Field(2**20, ge=1024, le=2**28, description="longest request body")
-    body_seconds: float = Field(10.0, gt=0, le=600, description="a body must arrive within this time")
+    body_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="a request's head, its body, and the reading of its answer may each take so long",
+    )
     max_inflight: int = Field(64, ge=1, le=10_000, description="requests worked on at once; more are shed")
     rate_limit: str | None = Field(
         None, description="most requests of one key or address: `600/minute`, or `read:900/minute,write:60/minute`"

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from server_process import serving
+from service_fixtures import make_release, make_world
 
 from model.errors import UserError
 from service.app import ROUTERS, create_app
@@ -244,3 +252,71 @@ def test_with_keys_any_name_and_origin_will_do() -> None:
     Gate(parse_keys(KEYS)).check(
         {"host": "pins.example", "origin": "https://shop.example", "x-api-key": "r-secret"}, Scope.READ
     )
+
+
+# --- how keys are compared, and where they must never be ---
+
+
+def test_a_key_is_compared_with_every_known_one_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the place of a key in the list nor how much of it is right may show in the time that it takes."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr("service.security.hmac", SimpleNamespace(compare_digest=compare))
+    gate = Gate(parse_keys(KEYS))
+    for secret in SECRETS.values():
+        compared.clear()
+        gate.check({"x-api-key": secret}, Scope.READ)
+        assert len(compared) == 3
+        assert {len(digest) for pair in compared for digest in pair} == {32}
+    compared.clear()
+    with pytest.raises(Problem, match="unauthorized"):
+        gate.check({"x-api-key": "r-secre"}, Scope.READ)
+    assert len(compared) == 3
+
+
+def test_no_comparison_but_that_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.security.hmac", SimpleNamespace(compare_digest=lambda one, other: False))
+    with pytest.raises(Problem, match="unauthorized"):
+        Gate(parse_keys(KEYS)).check({"x-api-key": "a-secret"}, Scope.READ)
+
+
+def test_a_server_process_writes_no_key_anywhere(tmp_path: Path) -> None:
+    """Right, wrong and misplaced keys, through the whole process: nothing it prints, logs or stores has one."""
+    make_release(tmp_path / "releases", make_world(60))
+    printed = tmp_path / "printed.log"
+    with (
+        printed.open("wb") as log,
+        serving(tmp_path, stderr=log.fileno(), drain_seconds=0, keys=KEYS, rate_limit="5/minute") as server,
+        httpx.Client(base_url=server.url, timeout=60) as http,
+    ):
+        for secret in (*SECRETS.values(), "hunter2-secret"):
+            for headers in ({"authorization": f"Bearer {secret}"}, {"x-api-key": secret}):
+                http.get("/v1/status", headers=headers)
+                http.post("/v1/admin/reindex", headers=headers, json={"mode": secret})
+                http.put("/v1/pins/a", headers=headers, content=b"{")
+            http.get(f"/v1/pins/{secret}", headers={"authorization": secret})
+        with server.connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nx-api-key: r-secret\r\nx-api-key r-secret\r\n\r\n")
+            assert b"r-secret" not in connection.recv(65536)
+        server.stop(signal.SIGTERM)
+    assert b"Invalid HTTP request" in printed.read_bytes(), "the control: this log is the one that is written"
+    written = [
+        path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "releases")
+    ]
+    assert len(written) > 1, "the private Redis writes too"
+    assert [path for path in written if re.search(rb"[rwa]-secret|hunter2", path.read_bytes())] == []
+
+
+def test_the_command_does_not_serve_everybody_without_keys(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PINSAGE_")}
+    start = [sys.executable, "-c", "from offline.cli import main; main()"]
+    command = [*start, "serve", "--home", str(tmp_path), "--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "PINSAGE_KEYS" in done.stdout + done.stderr
+    assert "serves at" not in done.stdout
+    assert not (tmp_path / "redis").exists(), "it was refused before anything started"

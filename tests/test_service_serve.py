@@ -6,12 +6,9 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,51 +18,8 @@ import pytest
 from model.errors import UserError
 from service.serve import serve
 from tests.http_service import ids_of, kind_of
+from tests.server_process import Server, gone, serving
 from tests.service_fixtures import make_release
-
-COMMAND = "from pathlib import Path; import sys; from service.serve import serve; serve(Path(sys.argv[1]))"
-
-
-class Server:
-    """A running service: its process and address."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process, self.url = process, url
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def stop(self, *signals: int, pause: float = 0.0) -> int:
-        """Send signals; the exit code."""
-        for number in signals:
-            self.process.send_signal(number)
-            time.sleep(pause)
-        return self.process.wait(30)
-
-
-@contextmanager
-def serving(home: Path, **settings: object) -> Iterator[Server]:
-    """A service on a free port with a private Redis; killed when the test forgets to stop it."""
-    given = {f"PINSAGE_{name.upper()}": str(value) for name, value in {"port": 0, "worker": "none", **settings}.items()}
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PINSAGE_")}
-    command = [sys.executable, "-c", COMMAND, str(home)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**clean, **given}) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.search(r"http://\S+", line)
-            assert found, line
-            yield Server(process, found[0])
-        finally:
-            process.kill()
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=20)[1]
 
 
 @pytest.fixture(scope="module")
