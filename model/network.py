@@ -52,7 +52,9 @@ class Convolve(nn.Module):
 
     def combine(self, h_UH: Tensor, pooled_UM: Tensor) -> Tensor:
         """Unit rows of ReLU(W [h, n] + w), (U, D)."""
-        return F.normalize(F.relu(self.W(torch.cat([h_UH, pooled_UM.to(h_UH.dtype)], dim=1))), dim=1)
+        width, weight = h_UH.shape[1], self.W.weight  # by parts, which spares the copy that [h, n] is
+        z_UD = F.linear(h_UH, weight[:, :width], self.W.bias) + F.linear(pooled_UM, weight[:, width:])
+        return F.normalize(F.relu(z_UD), dim=1)
 
     def forward(self, h_SH: Tensor, block: Block) -> Tensor:
         """(U, D) from the previous layer's (S, H)."""
