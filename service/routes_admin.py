@@ -25,7 +25,10 @@ IdempotencyKey = Annotated[
     "/reindex",
     summary="Make a new release of all there is now",
     status_code=202,
-    responses=problems("job-running", "idempotency-mismatch", *WITH_BODY, "store-unavailable"),
+    responses={
+        202: {"headers": {"Location": {"description": "the job", "required": True, "schema": {"type": "string"}}}},
+        **problems("job-running", "idempotency-mismatch", *WITH_BODY, "store-unavailable"),
+    },
 )
 async def start_reindex(
     response: Response, jobs: JobsDep, body: ReindexIn | None = None, idempotency_key: IdempotencyKey = None

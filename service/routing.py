@@ -23,6 +23,9 @@ MAX_FIELDS = 100  # of one object; our models have a dozen
 MAX_MARKS = 100_000  # brackets, braces and quotes in a body: a megabyte of empty lists or texts takes ten of memory
 WITH_BODY = ("malformed-body", "request-timeout", "body-too-large")
 EVERYWHERE = ("unauthorized", "forbidden", "cross-site", "invalid-request", "rate-limited", "overloaded", "internal")
+RETRY_AFTER_HEADER = {
+    "Retry-After": {"description": "seconds", "required": True, "schema": {"type": "integer", "minimum": 1}}
+}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -133,6 +136,7 @@ def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
             {
                 "description": title,
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}, "examples": {}}},
+                **({"headers": RETRY_AFTER_HEADER} if status in (429, 503) else {}),
             },
         )
         example = Problem(kind).document(request_id="0f8c2d")
