@@ -1,14 +1,16 @@
 """The producer: labelled pairs to ready training batches, made beside the running step (paper, section 3.3).
 
-Letters: N pairs, B pairs of a batch, C candidates, H hard negatives of a pair, S pins read, F features, P pins.
+Letters: N pairs, B pairs of a batch, or of this process's share of one, C candidates of all processes, H hard
+negatives of a pair, S pins read, F features, P pins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,20 +28,24 @@ from offline.negatives import (
     target_chances,
 )
 from offline.subgraph import RowsOf
+from offline.team import Team
 
 Array = npt.NDArray[Any]
+Ready = TypeVar("Ready")
 
 
 @dataclass(frozen=True)
 class TrainBatch:
     """One step's input.
 
-    minibatch     pins to compute; its asked rows are the B queries, then the C candidates, then B x H hard negatives
+    minibatch     pins to compute; its asked rows are the B queries, then this process's share of the C candidates,
+                  then B x H hard negatives
     features_SF   features of the pins it reads
     target_B      which candidate is the query's positive
     log_chance_C  log of each candidate's chance to be one
     masked_BC     true where a candidate is in truth related to the query
     num_hard      H
+    weight        B / the mean B of all processes
     """
 
     minibatch: Minibatch
@@ -48,6 +54,7 @@ class TrainBatch:
     log_chance_C: Array
     masked_BC: Array
     num_hard: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Forgettable:
 
 
 class BatchProducer:
-    """Makes the batches of an epoch, the next one while the current one is used."""
+    """Makes the batches of an epoch, the next ones while the current one is used."""
 
     def __init__(
         self,
@@ -73,7 +80,11 @@ class BatchProducer:
         forgettable: Forgettable,
         seed: int,
         num_threads: int,
+        num_ahead: int = 1,
+        team: Team | None = None,
     ) -> None:
+        """num_ahead: batches made at a time, each by a thread of its own; team: those who share the batches."""
+        self._num_ahead, self._team = num_ahead, team or Team()
         self._pairs_N2, self._features_PF, self._graph = pairs_N2, features_PF, graph
         self._config, self._forgettable, self._seed, self._num_threads = config, forgettable, seed, num_threads
         self._num_pins = len(features_PF)
@@ -84,21 +95,33 @@ class BatchProducer:
         self._ranks = hard_ranks(self._num_pins, config.hard_rank_low, config.hard_rank_high)
 
     @property
+    def num_pairs(self) -> int:
+        """Pairs of an epoch."""
+        return len(self._pairs_N2)
+
+    @property
     def num_batches(self) -> int:
         """Batches of an epoch."""
         return -(-len(self._pairs_N2) // self._config.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[TrainBatch]:
-        """The batches of an epoch (counted from 1): the same for the same seed, whatever came before."""
+    def epoch(self, epoch: int, finish: Callable[[TrainBatch], Ready]) -> Iterator[Ready]:
+        """The batches of an epoch (counted from 1): the same for the same seed, whatever came before.
+
+        `finish` is what is still to be done beside the running step.
+        """
+
+        def make(number: int, part_B: Array) -> Ready:
+            return finish(self._make(epoch, number, part_B))
+
         order_N = np.random.default_rng([self._seed, epoch]).permutation(len(self._pairs_N2))
-        parts = np.array_split(order_N, self.num_batches)
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(self._make, epoch, 0, parts[0])
-            for number in range(len(parts)):
-                batch = waiting.result()
-                if number + 1 < len(parts):
-                    waiting = pool.submit(self._make, epoch, number + 1, parts[number + 1])
-                yield batch
+        waiting: deque[Future[Ready]] = deque()
+        with ThreadPoolExecutor(self._num_ahead) as pool:
+            for number, part_B in enumerate(np.array_split(order_N, self.num_batches)):
+                waiting.append(pool.submit(make, number, part_B))
+                if len(waiting) > self._num_ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _make(self, epoch: int, number: int, part_B: Array) -> TrainBatch:
         config, rng = self._config, np.random.default_rng([self._seed, epoch, number])
@@ -108,12 +131,14 @@ class BatchProducer:
             query_B, positive_B = np.where(turned_B, positive_B, query_B), np.where(turned_B, query_B, positive_B)
         shared_N = rng.integers(self._num_pins, size=config.num_negatives)
         candidate_C = np.unique(np.concatenate([positive_B, shared_N]))
+        mine = self._team.share(len(part_B))
+        query_B, positive_B = query_B[mine], positive_B[mine]
         target_B = np.searchsorted(candidate_C, positive_B)
         masked_BC = self._positives.mask(query_B, candidate_C, target_B)
         if config.loss == "max_margin":  # its negatives are the shared ones alone, not other pairs' positives
             masked_BC |= ~np.isin(candidate_C, shared_N)
         hard_BH = self._hard(epoch, query_B, positive_B, candidate_C, rng)
-        asked = np.concatenate([query_B, candidate_C, hard_BH.ravel()])
+        asked = np.concatenate([query_B, candidate_C[self._team.share(len(candidate_C))], hard_BH.ravel()])
         forgetting = Forgetting(config.num_neighbors, config.isolate)
         minibatch = self._builder.build(asked, forgetting, rng)
         return TrainBatch(
@@ -123,6 +148,7 @@ class BatchProducer:
             inclusion_log_chance(self._chance_P[candidate_C], len(part_B), config.num_negatives, self._num_pins),
             masked_BC,
             hard_BH.shape[1],
+            len(query_B) * self._team.size / len(part_B),
         )
 
     def _hard(

@@ -6,6 +6,7 @@ T neighbours, E wires: places in a (U, T) table that name a neighbour.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,14 +52,21 @@ class Forgetting:
     isolate: float
 
 
+class Scratch(threading.local):
+    """A place for each pin, -1 between uses; every thread has its own."""
+
+    def __init__(self, num_pins: int) -> None:
+        self.place_P = np.full(num_pins, -1, np.int32)
+
+
 class MinibatchBuilder:
-    """Builds minibatches over one table of neighbourhoods. Not for several threads at once: it owns scratch memory."""
+    """Builds minibatches over one table of neighbourhoods; threads may share it."""
 
     def __init__(self, neighborhoods: Neighborhoods, num_layers: int, *, wires: bool = False) -> None:
         """With `wires`, which only gradients need, minibatches say which places name each position."""
         self._ids_PT, self._weights_PT = neighborhoods
         self._num_layers, self._wires = num_layers, wires
-        self._place_P = np.full(len(self._ids_PT), -1, np.int32)
+        self._scratch = Scratch(len(self._ids_PT))
 
     def build(
         self, rows_B: Array, forgetting: Forgetting | None = None, rng: np.random.Generator | None = None
@@ -72,7 +80,7 @@ class MinibatchBuilder:
             if forgetting is not None:
                 assert rng is not None
                 ids_UT, weights_UT = forget(ids_UT, weights_UT, forgetting, rng)
-            wanted_S, neighbors_UT = reindex(wanted_U, ids_UT, weights_UT, self._place_P)
+            wanted_S, neighbors_UT = reindex(wanted_U, ids_UT, weights_UT, self._scratch.place_P)
             wires = sort_wires(neighbors_UT, weights_UT, len(wanted_S)) if self._wires else (None, None)
             wirings.insert(0, Wiring(neighbors_UT, weights_UT, *wires))
             wanted_U = wanted_S

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from model.config import WalkConfig
 from model.graph import BipartiteGraph
 from model.walks import importance_neighbors
+from offline.minibatches import Scratch
 
 Array = npt.NDArray[Any]
 
@@ -26,11 +27,11 @@ class Positives:
         both = both[np.argsort(both[:, 0], kind="stable")]
         self.ptr_P1 = np.searchsorted(both[:, 0], np.arange(num_pins + 1))
         self.related_N = np.ascontiguousarray(both[:, 1], np.int32)
-        self._place_P = np.full(num_pins, -1, np.int32)
+        self._scratch = Scratch(num_pins)
 
     def mask(self, query_B: Array, candidate_C: Array, target_B: Array) -> Array:
         """(B, C) true for accidental hits: candidates that are the query or related to it, but not its target."""
-        return _accidental_hits(query_B, candidate_C, target_B, self.ptr_P1, self.related_N, self._place_P)
+        return _accidental_hits(query_B, candidate_C, target_B, self.ptr_P1, self.related_N, self._scratch.place_P)
 
 
 @numba.njit(nogil=True, cache=True)

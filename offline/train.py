@@ -1,7 +1,6 @@
 """Training: minibatches through the network until validation stops improving (paper, section 3.3).
 
-Letters: P pins, N pairs, B pairs of a batch, C candidates, H hard negatives of a pair, S pins read, F features,
-D embedding width.
+Letters: P pins, N pairs, F features, D embedding width.
 """
 
 from __future__ import annotations
@@ -18,45 +17,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.config import NetworkConfig
 from model.errors import PinsageError
 from model.features import FeatureEncoder, PinContent
 from model.inference import MOST_POPULAR, Inference, add_prior
-from model.losses import max_margin_loss, softmax_loss
-from model.network import Block, PinSage, save_network
+from model.network import PinSage, save_network
 from model.walks import Neighborhoods
-from offline.batches import BatchProducer, Forgettable, TrainBatch
+from offline.batches import BatchProducer, Forgettable
 from offline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from offline.config import RunConfig, TrainSection
 from offline.embed import embed_all
 from offline.feature_choice import see_only
-from offline.minibatches import Wiring
 from offline.prior import choose_prior, validation_score
 from offline.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
 from offline.subgraph import training_inputs
+from offline.team import Team, alone
+from offline.train_step import Stepper
 
 Array = npt.NDArray[Any]
 Report = Callable[[str, float], None]
 
 
-class Trained(nn.Module):
-    """The network and the softmax's temperature: everything the optimiser changes."""
-
-    def __init__(self, network: PinSage, temperature: float) -> None:
-        super().__init__()
-        self.network = network
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-
-
 class Trainer:
-    """One training run on the arrays that the prepare stage left in RUN."""
+    """One training run on the arrays that the prepare stage left in RUN; in a team, one process's part of it."""
 
-    def __init__(self, run: RunFolder, config: RunConfig, *, num_threads: int) -> None:
-        self._run, self._config, self._num_threads = run, config, num_threads
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, run: RunFolder, config: RunConfig, *, num_threads: int, team: Team | None = None) -> None:
+        self._run, self._config, self._num_threads, self._team = run, config, num_threads, team or alone()
         self._features_PF = np.load(run.features, mmap_mode="r")
         self._neighborhoods = Neighborhoods(
             np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")
@@ -73,10 +62,8 @@ class Trainer:
         )
         if config.train.features:
             see_only(network, encoder, config.train.features)
-        self._trained = Trained(network, config.train.temperature).to(self._device)
-        self._optimizer = torch.optim.AdamW(
-            self._trained.parameters(), config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True
-        )
+        self._stepper = Stepper(network, config.train, self._team)
+        self._trained, self._optimizer = self._stepper.trained, self._stepper.optimizer
         self._producer = self._make_producer(encoder)
 
     def train(self, inputs: str, report: Report) -> Progress:
@@ -90,23 +77,26 @@ class Trainer:
         while self._goes_on(progress):
             started = time.monotonic()
             progress.epoch += 1
-            loss = self._epoch(progress.epoch, report)
+            speed = self._epoch(progress.epoch, report)
             progress.train_seconds += time.monotonic() - started
-            score, hits = self._validate()
-            progress.seconds += time.monotonic() - started
+            score, hits = self._validate() if self._team.leads else (0.0, {})
+            score, seconds = self._team.agree(score, time.monotonic() - started)
+            progress.seconds += seconds
             progress.stale += 1
             if score > progress.best_score:
                 progress.best_score, progress.best_epoch, progress.stale = score, progress.epoch, 0
                 best = self._weights()
-            save_checkpoint(checkpoint, self._trained, best, self._optimizer, progress)
-            self._log(progress, loss, score, hits)
-            report(
-                f"epoch {progress.epoch}: loss {loss:.4f}, validation {score:.4f} (best {progress.best_score:.4f}),"
-                f" HR@10 {hits['HR@10']:.3f}, HR@100 {hits['HR@100']:.3f}",
-                min(1.0, progress.epoch / config.epochs),
-            )
-        self._trained.load_state_dict(best)
-        save_network(self._run.train, self._trained.network)
+            if self._team.leads:
+                save_checkpoint(checkpoint, self._trained, best, self._optimizer, progress)
+                self._log(progress, speed, score, hits)
+                report(
+                    f"epoch {progress.epoch}: loss {speed['loss']:.4f}, validation {score:.4f} (best"
+                    f" {progress.best_score:.4f}), HR@10 {hits['HR@10']:.3f}, HR@100 {hits['HR@100']:.3f}",
+                    min(1.0, progress.epoch / config.epochs),
+                )
+        if self._team.leads:
+            self._trained.load_state_dict(best)
+            save_network(self._run.train, self._trained.network)
         return progress
 
     def _goes_on(self, progress: Progress) -> bool:
@@ -117,30 +107,28 @@ class Trainer:
             and progress.seconds < config.max_minutes * 60
         )
 
-    def _epoch(self, epoch: int, report: Report) -> float:
-        config, total = self._config.train, 0.0
-        torch.manual_seed(self._config.seed * 1_000_003 + epoch)  # dropout is the same after a resume
+    def _epoch(self, epoch: int, report: Report) -> dict[str, float]:
+        """Mean loss, mean and largest length of the gradient, and pairs a second."""
+        config, num_batches, started = self._config.train, self._producer.num_batches, time.monotonic()
+        # Dropout is the same after a resume, and another one in every process.
+        torch.manual_seed((self._config.seed * 1_000_003 + epoch) * 1_009 + self._team.rank)
         self._trained.train()
-        for number, batch in enumerate(self._producer.epoch(epoch)):
-            for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate(config, epoch, number, self._producer.num_batches)
-            loss = self._step(batch)
+        losses, norms = [], []
+        for number, batch in enumerate(self._producer.epoch(epoch, self._stepper.copy)):
+            loss, norm = self._stepper.step(batch, learning_rate(config, epoch, number, num_batches))
             if not math.isfinite(loss):
                 raise PinsageError(f"training: the loss of epoch {epoch}, batch {number + 1} is {loss}; lower the rate")
-            total += loss
-            report(f"epoch {epoch}", (epoch - 1 + (number + 1) / self._producer.num_batches) / config.epochs)
-        if total == 0:
+            losses.append(loss)
+            norms.append(norm)
+            report(f"epoch {epoch}", (epoch - 1 + (number + 1) / num_batches) / config.epochs)
+        if not any(losses):
             raise PinsageError(f"training: the loss of epoch {epoch} is exactly zero: nothing is left to learn from")
-        return total / self._producer.num_batches
-
-    def _step(self, batch: TrainBatch) -> float:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=has_bf16(self._device)):
-            loss = batch_loss(self._trained, batch, self._config.train, self._device)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._trained.parameters(), 1.0)
-        self._optimizer.step()
-        return loss.item()
+        return {
+            "loss": self._team.mean(float(np.mean(losses))),
+            "gradient_norm": float(np.mean(norms)),
+            "max_gradient_norm": max(norms),
+            "pairs_per_second": round(self._producer.num_pairs / (time.monotonic() - started), 1),
+        }
 
     def _validate(self) -> tuple[float, dict[str, float]]:
         """The validation score and hit-rates of the whole catalogue's embeddings, computed as the embed stage does."""
@@ -205,13 +193,15 @@ class Trainer:
             forgettable=forgettable_features(encoder),
             seed=self._config.seed,
             num_threads=self._num_threads,
+            num_ahead=1 if self._team.device.type == "cpu" else min(8, self._num_threads),
+            team=self._team,
         )
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self._trained.state_dict().items()}
 
-    def _log(self, progress: Progress, loss: float, score: float, hits: dict[str, float]) -> None:
-        line: dict[str, Any] = {**asdict(progress), "batches": self._producer.num_batches, "loss": loss}
+    def _log(self, progress: Progress, speed: dict[str, float], score: float, hits: dict[str, float]) -> None:
+        line: dict[str, Any] = {**asdict(progress), "batches": self._producer.num_batches, **speed}
         line |= {"score": score, **hits}
         prior = self._trained.network.prior
         if prior is not None:
@@ -219,33 +209,6 @@ class Trainer:
         line["temperature"] = self._trained.log_temperature.exp().item()
         with (self._run.train / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def batch_loss(trained: Trained, batch: TrainBatch, config: TrainSection, device: torch.device) -> Tensor:
-    """The loss of one batch."""
-    blocks = [to_block(wiring, device) for wiring in batch.minibatch.wirings]
-    x_SF = torch.from_numpy(batch.features_SF).to(device)
-    if torch.is_autocast_enabled(device.type):  # once, and not before each product
-        x_SF = x_SF.to(torch.get_autocast_dtype(device.type))
-    asked = trained.network(x_SF, blocks)[batch.minibatch.places_B]
-    num_pairs, num_candidates = len(batch.target_B), len(batch.log_chance_C)
-    query_BD, candidate_CD = asked[:num_pairs], asked[num_pairs : num_pairs + num_candidates]
-    target_B = torch.from_numpy(batch.target_B).to(device)
-    masked_BC = torch.from_numpy(batch.masked_BC).to(device)
-    if config.loss == "softmax":
-        log_chance_C = torch.from_numpy(batch.log_chance_C).float().to(device)
-        with torch.autocast(device.type, enabled=False):
-            return softmax_loss(
-                query_BD, candidate_CD, target_B, log_chance_C, trained.log_temperature.exp(), masked_BC
-            )
-    hard_BHD = asked[num_pairs + num_candidates :].view(num_pairs, batch.num_hard, asked.shape[1])
-    masked_BC[torch.arange(num_pairs), target_B] = True  # the positive is no negative of its own
-    return max_margin_loss(query_BD, candidate_CD[target_B], candidate_CD, hard_BHD, config.margin, masked_BC)
-
-
-def to_block(wiring: Wiring, device: torch.device) -> Block:
-    """The same wiring on the device."""
-    return Block(*[torch.from_numpy(array).to(device) for array in wiring if array is not None])
 
 
 def learning_rate(config: TrainSection, epoch: int, batch: int, num_batches: int) -> float:
@@ -261,11 +224,3 @@ def forgettable_features(encoder: FeatureEncoder) -> Forgettable:
     empty = PinContent(title=None, annotations=(), description=None, visual_V=None, boards=())
     chosen: Array = np.concatenate(columns) if columns else np.empty(0, np.int64)
     return Forgettable(chosen, encoder.encode([empty])[0][chosen])
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 ones here."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    flags = torch.backends.cpu.get_cpu_capability()
-    return "AVX512" in flags and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -93,7 +93,7 @@ def test_a_loss_that_teaches_nothing_stops_training(
     def broken_loss(trained: torch.nn.Module, *_: object) -> torch.Tensor:
         return sum(w.sum() for w in trained.parameters()) * 0.0 + loss  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("offline.train.batch_loss", broken_loss)
+    monkeypatch.setattr("offline.train_step.batch_loss", broken_loss)
     with pytest.raises(PinsageError, match=message):
         train(make_run(tmp_path, prepared), make_config())
 
@@ -110,6 +110,10 @@ def producer(run: RunFolder, config: RunConfig) -> BatchProducer:
     return Trainer(run, config, num_threads=1)._producer
 
 
+def as_made(batch: TrainBatch) -> TrainBatch:
+    return batch
+
+
 def same(one: TrainBatch, other: TrainBatch) -> bool:
     return np.array_equal(one.features_SF, other.features_SF) and np.array_equal(one.masked_BC, other.masked_BC)
 
@@ -117,15 +121,15 @@ def same(one: TrainBatch, other: TrainBatch) -> bool:
 def test_an_epochs_batches_do_not_depend_on_what_came_before(tmp_path: Path, prepared: Path) -> None:
     run, config = make_run(tmp_path, prepared), make_config()
     first = producer(run, config)
-    list(first.epoch(1))
-    for one, other in zip(first.epoch(2), producer(run, config).epoch(2), strict=True):
+    list(first.epoch(1, as_made))
+    for one, other in zip(first.epoch(2, as_made), producer(run, config).epoch(2, as_made), strict=True):
         assert same(one, other)
 
 
 def test_targets_are_the_positives_and_never_masked(tmp_path: Path, prepared: Path) -> None:
     run = make_run(tmp_path, prepared)
     pairs = {tuple(sorted(pair)) for pair in np.load(run.pairs("train")).tolist()}
-    for batch in producer(run, make_config()).epoch(1):
+    for batch in producer(run, make_config()).epoch(1, as_made):
         num_pairs = len(batch.target_B)
         places = batch.minibatch.places_B
         last = batch.minibatch.frontier_S[: len(batch.minibatch.wirings[-1].neighbors_UT)]
@@ -138,7 +142,7 @@ def test_targets_are_the_positives_and_never_masked(tmp_path: Path, prepared: Pa
 def test_isolated_pins_lose_what_boards_told_of_them(tmp_path: Path, prepared: Path) -> None:
     run = make_run(tmp_path, prepared)
     maker = producer(run, make_config("train.isolate=0.9"))
-    batch = next(iter(maker.epoch(1)))
+    batch = next(iter(maker.epoch(1, as_made)))
     columns, values = maker._forgettable.columns, maker._forgettable.values
     forgotten = np.isclose(batch.features_SF[:, columns], values).all(1).mean()
     assert forgotten > 0.7  # 0.9 of some 120 pins; below 0.7 less than once in 10^9
