@@ -12,7 +12,7 @@ from offline.evaluation_data import EvaluationData
 from offline.ranking import Method, one_native_thread
 from offline.report_examples import EmbeddingMap, choose_examples, map_embeddings
 from offline.report_figures import training_curve
-from offline.report_paper import paper_section
+from offline.report_paper import paper_section, trained_rows
 from offline.report_sections import by_degree, coldstart, homefeed, related, similarity
 from offline.report_spaces import OTHERS, embedding_map, map_colors
 from offline.report_tables import time_table, verdicts_table
@@ -25,8 +25,8 @@ Metrics = Mapping[str, Any]
 
 def write_report(run: RunFolder, data: EvaluationData, methods: dict[str, Method], metrics: Metrics) -> None:
     """Write the report. `metrics` is what `evaluate` measured, `methods` what the examples are answered with."""
-    tables = read_tables(run)
-    paper = {n: paper_section(n, tables.get(n), run.path, metrics["related"]["pinsage"]) for n in NUMBERS}
+    tables, own = read_tables(run), metrics["related"]["pinsage"]
+    paper = {n: paper_section(n, tables.get(n), run.path, own) for n in NUMBERS}
     sections = (
         related(metrics),
         by_degree(metrics),
@@ -46,7 +46,13 @@ def write_report(run: RunFolder, data: EvaluationData, methods: dict[str, Method
         "footer", f"Written by pinsage evaluate on {made}. The numbers are in metrics.json beside this file."
     )
     title = f"{metrics['dataset']}: pinsage evaluation"
-    text = html.page(title, _head(data, metrics), _in_short(metrics), [part for part in sections if part], foot)
+    text = html.page(
+        title,
+        _head(data, metrics),
+        _in_short(metrics, trained_rows(tables.get(1), own)),
+        [part for part in sections if part],
+        foot,
+    )
     aside = run.report.with_suffix(".tmp")
     aside.write_text(text, encoding="utf-8")
     aside.replace(run.report)
@@ -65,8 +71,8 @@ def _head(data: EvaluationData, metrics: Metrics) -> str:
     return html.tag("header", title, html.facts(values))
 
 
-def _in_short(metrics: Metrics) -> str:
-    verdicts = verdicts_table(metrics)
+def _in_short(metrics: Metrics, trained: Mapping[str, Any]) -> str:
+    verdicts = verdicts_table(metrics, trained)
     if not verdicts:
         return ""
     words = (

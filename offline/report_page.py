@@ -105,7 +105,7 @@ def example_row(example: Example) -> str:
 def card_box(card: Card, *, kind: str = "") -> str:
     """A pin: picture where there is one, title, note."""
     picture = f'<img src="{escape(card.image)}" alt="">' if card.image else ""
-    found = text("em", "✓ related in the test") if card.is_answer else ""
+    found = text("em", "✓ related") if card.is_answer else ""
     kind = kind or ("answer" if card.is_answer else "")
     return tag("div", picture, text("b", card.title), found, text("i", card.note), kind=f"card {kind}".strip())
 

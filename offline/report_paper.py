@@ -9,6 +9,7 @@ from typing import Any
 
 from offline import report_figures as figures
 from offline import report_page as html
+from offline.evaluation_methods import PINSAGE
 from offline.metrics import verdict
 from offline.report_tables import FEW, PAIR_COLUMNS, gap_cell, measure_cells, spoken_time
 
@@ -16,6 +17,7 @@ Row = Mapping[str, Any]
 Table = Mapping[str, Any]
 
 DEFAULT = "default"
+OTHER_NAMES = {DEFAULT: PINSAGE, PINSAGE: "pinsage of the paper"}
 TABLE_1 = {  # hit-rate at 500 and MRR/100, on 3 billion pins
     "visual": (0.17, 0.23),
     "annotation": (0.14, 0.19),
@@ -79,14 +81,29 @@ def _about(number: int, table: Table, run: Path, related: Row) -> Iterator[str]:
     yield html.text(
         "p", f"Each row was trained for at most {table['minutes']:g} minutes; this run had its own limit.{drawn}"
     )
-    own = table["rows"].get(DEFAULT, {})
-    if own.get("n") == related["n"] and any(own[key] != related[key] for key in PAIR_COLUMNS if key in own):
+    if _is_stale(table, related):
         yield _how(number, run, "This table is of another state of the run. To measure it again:")
     if cut := [name for name, row in table["rows"].items() if row.get("converged") is False]:
-        yield html.text("p", f"Still improving when the time was over, so their rows are too low: {', '.join(cut)}.")
+        yield html.text(
+            "p", f"Still improving when the time was over, so their rows are likely too low: {', '.join(cut)}."
+        )
     if table["skipped"]:
         items = [html.text("li", f"{name}: {why}") for name, why in table["skipped"].items()]
-        yield html.folded(f"Rows that this data does not allow: {len(items)}", html.tag("ul", *items))
+        yield html.folded(f"Rows that are missing, and why: {len(items)}", html.tag("ul", *items))
+
+
+def trained_rows(table: Table | None, related: Row) -> dict[str, Row]:
+    """This run as "pinsage" and the other rows that were trained, to be compared; none where the table is stale."""
+    if table is None or _is_stale(table, related):
+        return {}
+    rows = {OTHER_NAMES.get(name, name): row for name, row in table["rows"].items() if "epochs" in row}
+    return {PINSAGE: rows.pop(PINSAGE), **rows} if PINSAGE in rows else {}
+
+
+def _is_stale(table: Table, related: Row) -> bool:
+    """Whether the same pairs now give the run another number than when the table was measured."""
+    own = table["rows"].get(DEFAULT, {})
+    return own.get("n") == related["n"] and any(own[key] != related[key] for key in PAIR_COLUMNS if key in own)
 
 
 def _table_1(table: Table) -> list[str]:
@@ -130,7 +147,8 @@ def _table_3(table: Table) -> list[str]:
         cells = [FEW if value is None else format(value, style) for value, style in found]
         paper = TABLE_3.get(name)
         cells += [f"{paper[0]:,}", f"{paper[1]},000", f"{paper[2]}"] if paper else [FEW] * 3
-        body.append(html.row(name, [*_cells(row, rows, keys), *[html.text("td", cell) for cell in cells]]))
+        shown = [*_cells(row, rows, keys), *[html.text("td", cell) for cell in cells]]
+        body.append(html.row(name, shown, kind="ours" if name == DEFAULT else ""))
     return [html.table("By batch size", heads, body), _sweep(rows, "batch size")]
 
 
@@ -142,7 +160,8 @@ def _table_4(table: Table) -> list[str]:
     for name, row in rows.items():
         paper = TABLE_4.get(name)
         cells = [f"{paper[0]:.2f}", f"{paper[1]:.2f}", f"{paper[2]}"] if paper else [FEW] * 3
-        body.append(html.row(name, [*_cells(row, rows, keys), *[html.text("td", c) for c in (_time(row), *cells)]]))
+        shown = [*_cells(row, rows, keys), *[html.text("td", cell) for cell in (_time(row), *cells)]]
+        body.append(html.row(name, shown, kind="ours" if name == DEFAULT else ""))
     return [html.table("By the number of neighbours", heads, body), _sweep(rows, "T, neighbours of a pin")]
 
 

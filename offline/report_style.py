@@ -54,6 +54,7 @@ tr.ours th { font-weight:650; color:var(--red); }
 td.names { text-align:left; white-space:normal; min-width:130px; }
 .verdicts caption { font-size:21px; letter-spacing:-.01em; }
 .verdicts thead th:nth-child(n+3) { text-align:left; }
+.claims { margin-top:18px; }
 .claims thead th:last-child { text-align:left; }
 .verdicts td.names { width:25%; }
 td.bar { width:75%; vertical-align:middle; }

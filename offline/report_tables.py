@@ -92,11 +92,16 @@ def _bucket_cell(found: Row, key: str) -> str:
     return tag("td", f"{found[key]:.4f}", marked, text("small", f"{low:.3f} – {high:.3f}"))
 
 
-def verdicts_table(metrics: Mapping[str, Any]) -> str:
-    """Test by test and measure by measure: which methods PinSage is ahead of, behind, or not to be told from."""
+def verdicts_table(metrics: Mapping[str, Any], trained: Rows) -> str:
+    """Test by test and measure by measure: which methods PinSage is ahead of, behind, or not to be told from.
+
+    trained: PinSage and variants of it on the related pins; none where they were not measured.
+    """
     tests: dict[str, tuple[Rows, tuple[str, ...]]] = {
         "Related pins": (metrics["related"], ("HR@10", "HR@100", "MRR_scaled100"))
     }
+    if trained:
+        tests["Related pins, trained variants"] = (trained, ("HR@10", "HR@100"))
     tests |= {COLD_TITLES[test]: (rows, ("HR@10", "HR@100")) for test, rows in metrics["coldstart"].items()}
     if metrics["homefeed"]:
         tests["Home feed"] = (metrics["homefeed"], ("Recall@20",))

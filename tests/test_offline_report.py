@@ -177,7 +177,7 @@ def test_in_short_says_who_is_ahead_and_who_cannot_be_told() -> None:
 
     rows = {"pinsage": row(0, 0), "worse": row(-0.2, -0.1), "better": row(0.1, 0.2), "like": row(-0.1, 0.1),
             "few": {**row(0, 0), "differences": {}}}  # fmt: skip
-    table = verdicts_table({"related": rows, "coldstart": {}, "homefeed": {}})
+    table = verdicts_table({"related": rows, "coldstart": {}, "homefeed": {}}, {})
     columns = re.findall(r'data-heading="(.*?)">(.*?)</td>', table)[:3]
     assert {heading: re.findall(r"<span.*?>(.*?)</span>", chips) for heading, chips in columns} == {
         "ahead of": ["worse"], "not to be told from": ["like", "few"], "behind": ["better"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from offline.report_paper import paper_section
+from offline.report_paper import paper_section, trained_rows
 
 MEASURES = ("HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100")
 
@@ -80,7 +80,7 @@ def test_table_4_shows_how_many_neighbours_pay() -> None:
 
 def test_what_was_cut_short_is_said() -> None:
     page = section(4, {"10": row(0.4, converged=False), "50": row(0.4, converged=True)})
-    assert "so their rows are too low: 10." in page
+    assert "so their rows are likely too low: 10." in page
 
 
 @pytest.mark.parametrize(("value", "is_stale"), [(0.5, False), (0.501, True)])
@@ -88,6 +88,16 @@ def test_a_table_of_another_state_of_the_run_is_marked(value: float, is_stale: b
     page = section(1, {"default": row(value)})
     assert ("another state of the run" in page) is is_stale
     assert ("pinsage evaluate &#x27;my run&#x27; --table 1" in page) is is_stale
+
+
+def test_trained_rows_are_compared_with_the_run() -> None:
+    """In the table "pinsage" is the paper's row; here it is the run."""
+    rows = {"visual": row(0.1), "pinsage": row(0.3, epochs=2), "mlp": row(0.4, epochs=3), "default": row(0.5, epochs=4)}
+    table = {"rows": rows}
+    found = trained_rows(table, row(0.5))
+    assert {name: found[name]["HR@100"] for name in found} == {"pinsage": 0.5, "pinsage of the paper": 0.3, "mlp": 0.4}
+    assert trained_rows(table, row(0.6)) == {}
+    assert trained_rows(None, row(0.5)) == {}
 
 
 def test_no_table_no_numbers() -> None:
