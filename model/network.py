@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model.config import NetworkConfig, Pooling
 from model.inference import read_network_config, write_network_config
-from model.layers import Dropout, weighted_sum
+from model.layers import Dropout, largest, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,7 @@ def pool(message_SM: Tensor, block: Block, pooling: Pooling) -> Tensor:
     weights_UT = block.weights_UT
     known_UT = weights_UT > 0
     if pooling == "max":
-        # One neighbour after the other; messages are at least zero, so zero also stands for "no neighbours".
-        best_UM = message_SM.new_zeros(len(weights_UT), message_SM.shape[1])
-        for t in range(weights_UT.shape[1]):
-            candidate_UM = message_SM[block.neighbors_UT[:, t]] * known_UT[:, t, None]
-            best_UM = torch.maximum(best_UM, candidate_UM)
-        return best_UM
+        return largest(message_SM, block.neighbors_UT, known_UT)
     if pooling == "mean":
         weights_UT = known_UT / known_UT.sum(1, keepdim=True).clamp(min=1)
     return weighted_sum(message_SM, block.neighbors_UT, weights_UT, block.wires_E, block.starts_S)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.layers import Dropout, weighted_sum
+from model.layers import Dropout, largest, weighted_sum
 from offline.minibatches import sort_wires
 
 NUM_READ, NUM_POOLED, WIDTH = 9, 7, 5
@@ -35,6 +35,24 @@ def test_the_gradient_of_pooling_is_torchs(known: float) -> None:
     torch.testing.assert_close(ours_SM.grad, torchs_SM.grad)
     assert ours_SM.grad is not None
     assert not ours_SM.grad[8].any()
+
+
+@pytest.mark.parametrize("known", [1.0, 0.6, 0.0])
+def test_the_largest_message_and_its_gradient(known: float) -> None:
+    """Against all neighbours' messages side by side; some pins know no neighbour, in 0.6 and in 0.0."""
+    neighbors_UT, weights_UT = wiring(5, known)
+    weights_UT[2] = 0
+    neighbors, known_UT = torch.from_numpy(neighbors_UT), torch.from_numpy(weights_UT) > 0
+    drawn_SM = torch.rand(NUM_READ, WIDTH, generator=torch.Generator().manual_seed(1))
+    ours_SM, dense_SM = (drawn_SM.clone().requires_grad_() for _ in range(2))
+    factors_UM = torch.randn(NUM_POOLED, WIDTH, generator=torch.Generator().manual_seed(2))
+    pooled_UM = largest(ours_SM, neighbors, known_UT)
+    expected_UM = (dense_SM[neighbors] * known_UT[:, :, None]).max(dim=1).values
+    torch.testing.assert_close(pooled_UM, expected_UM)
+    assert not pooled_UM[2].any()
+    (pooled_UM * factors_UM).sum().backward()
+    (expected_UM * factors_UM * (expected_UM > 0)).sum().backward()
+    torch.testing.assert_close(ours_SM.grad, dense_SM.grad)
 
 
 def test_wires_name_each_place_once_by_position() -> None:
