@@ -11,7 +11,7 @@ from rich.console import Console
 from offline.progress import show_progress
 from offline.run_folder import RunFolder
 
-MIN_WIDTH = 110  # columns of a table of the paper, where the terminal does not say how wide it is
+MIN_WIDTH = 120  # columns of a table of the paper, where the terminal does not say how wide it is
 
 
 def evaluate_and_print(run: Path, as_json: bool, sample: int | None, report: bool) -> None:

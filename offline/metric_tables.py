@@ -100,12 +100,12 @@ def _print_stacked(
 
 def _value_lines(row: Row, column: str) -> list[str]:
     low, high = row["intervals"][column]
-    return [f"{row[column]:.4f}", f"[dim]{low:.3f} – {high:.3f}[/]"]
+    return [f"{row[column]:.4f}", f"[dim]{low:.3f} … {high:.3f}[/]"]
 
 
 def _difference_lines(row: Row, column: str) -> list[str]:
     gap = row["differences"][column]
-    return [f"{gap['mean']:+.4f} {MARKS[verdict(gap)]}", f"[dim]{gap['low']:+.3f} – {gap['high']:+.3f}[/]"]
+    return [f"{gap['mean']:+.4f} {MARKS[verdict(gap)]}", f"[dim]{gap['low']:+.3f} … {gap['high']:+.3f}[/]"]
 
 
 def _number(value: float | bool | None) -> str:

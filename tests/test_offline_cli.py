@@ -37,6 +37,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["run", "absent", "--run", "run"], "absent: no such data set folder"),
         (["train", "absent"], "no run here; make one with: pinsage run DATASET --run absent"),
         (["evaluate", "absent"], "no run here"),
+        (["evaluate", "absent", "--table", "1"], "no run here"),
+        (["evaluate", "absent", "--table", "2"], "'2' is not one of '1', '3', '4'"),
+        (["evaluate", "absent", "--minutes", "3"], "--minutes goes with --table"),
         (["export", "absent", "out.npy"], "pinsage embed"),
         (["import", "citeuliek", "a", "b"], "citeulike, movietweetings, csv"),
         (["import", "csv", "a", "b", "--column", "pin_id"], "want ours=theirs"),
@@ -102,6 +105,16 @@ def test_a_run_is_evaluated_exported_published_and_listed(finished: Path, tmp_pa
     release = json.loads(published.stdout.splitlines()[-1])["release"]
     listed = pinsage("releases", "--json", PINSAGE_HOME=str(tmp_path / "home"))
     assert json.loads(listed.stdout) == {"release": release, "current": True, "pins": 120}
+
+
+def test_a_table_of_the_paper_is_measured(finished: Path) -> None:
+    zero = pinsage("evaluate", finished / "run", "--table", "4", "--minutes", "0")
+    assert (zero.returncode, "more than zero minutes" in zero.stderr) == (2, True)
+    measured = pinsage("evaluate", finished / "run", "--table", "4", "--minutes", "0.001")
+    assert measured.returncode == 0, measured.stderr
+    assert "table 4 (120 candidates), with 95 % intervals" in measured.stdout
+    again = pinsage("evaluate", finished / "run", "--table", "4", "--minutes", "0.001", "--json")
+    assert json.loads(again.stdout.splitlines()[-1]) == json.loads((finished / "run" / "table4.json").read_text())
 
 
 def test_publishing_an_unfinished_run_is_refused(tmp_path: Path) -> None:
