@@ -33,12 +33,14 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
         print_rows(f"cold pins, {test.replace('_', ' ')}", rows, PAIR_COLUMNS, console)
     if metrics["homefeed"]:
         print_rows("home feed", metrics["homefeed"], FEED_COLUMNS, console)
-    console.print(LEGEND, style="dim")
+    if any(row.get("differences") for row in metrics["related"].values()):
+        console.print(LEGEND, style="dim")
     print_skipped(metrics["skipped"], console)
     buckets = {
         f"{bucket} boards": rows["pinsage"] for bucket, rows in metrics["by_degree"].items() if rows["pinsage"]["n"]
     }
-    print_rows("pinsage, by degree of the related pin", buckets, PAIR_COLUMNS, console)
+    if buckets:
+        print_rows("pinsage, by degree of the related pin", buckets, PAIR_COLUMNS, console)
     print_rows("cosine of random pins", metrics["similarity"], SIMILARITY_COLUMNS, console)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from offline import report_page as html
 from offline.evaluation_data import EvaluationData
+from offline.metrics import MIN_QUERIES
 from offline.ranking import Method, one_native_thread
 from offline.report_examples import EmbeddingMap, choose_examples, map_embeddings
 from offline.report_figures import training_curve
@@ -79,6 +80,8 @@ def _in_short(metrics: Metrics, trained: Mapping[str, Any]) -> str:
         "Ahead and behind: the 95 % interval of the difference on the same queries does not hold zero. With so many "
         "comparisons, about one in twenty of those between equals is called a difference by chance."
     )
+    if metrics["related"]["pinsage"]["n"] < MIN_QUERIES:
+        words = f"There are fewer than {MIN_QUERIES} test pairs: nothing here can be believed, intervals included."
     return html.tag("section", verdicts, html.text("p", words, kind="note"))
 
 

@@ -44,7 +44,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Example:
-    """A query and the best pins of each method; none where a method knows nothing of the query."""
+    """A query and the best pins of each method; none where a method finds nothing."""
 
     query: Card
     answers: dict[str, list[Card]]
@@ -121,7 +121,7 @@ def _example(data: EvaluationData, methods: dict[str, Method], query: int) -> Ex
 
 
 def _best(method: Method, query: int, num_pins: int) -> Array:
-    """The best pins, but none with a score of 0: that is what a method gives to pins that it knows nothing of."""
+    """The best pins, but none with a score of 0: that is what a method gives to pins that it cannot relate."""
     rows = nearest(method, query, num_pins, NUM_SHOWN)
     known: Array = rows[method.scorer(np.array([query]))(rows)[0] > 0]
     return known

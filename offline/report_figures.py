@@ -71,7 +71,7 @@ def hit_rate_curve(curve: Mapping[str, Sequence[float]]) -> str:
         axes.minorticks_off()
         axes.set_ylim(0, None)
         axes.set(xlabel="K", ylabel="share of pairs found among the K best")
-        axes.legend(loc="upper left", fontsize=9)
+        axes.legend(loc="best", fontsize=9)
         return svg(figure)
 
 
@@ -149,14 +149,14 @@ def training_curve(lines: Sequence[Row]) -> str:
 
 
 def sweep(points: Mapping[str, Row], key: str, label: str) -> str:
-    """A measure with its interval for each value of a setting, in their order."""
+    """A measure, with its interval where it has one, for each value of a setting in their order."""
     with drawing(4.1, 2.7) as (figure, axes):
         for place, row in enumerate(points.values()):
-            axes.plot([place, place], row["intervals"][key], color=color(PINSAGE), linewidth=3, alpha=0.4)
+            interval = row["intervals"].get(key, [row[key], row[key]])
+            axes.plot([place, place], interval, color=color(PINSAGE), linewidth=3, alpha=0.4)
         axes.plot([row[key] for row in points.values()], color=color(PINSAGE), marker="o")
         axes.set_xticks(range(len(points)), list(points))
-        axes.set_ylim(0, None)
-        axes.set(xlabel=label, ylabel=key)
+        axes.set_xlabel(label)
         return svg(figure)
 
 

@@ -95,7 +95,7 @@ def example_row(example: Example) -> str:
         pictures = "pictures" if any(card.image for card in cards) else ""
         shown = tag("ol", *[tag("li", card_box(card)) for card in cards], kind=pictures)
         if not cards:
-            shown = text("p", "knows nothing of this pin", kind="note")
+            shown = text("p", "finds nothing", kind="note")
         columns.append(tag("div", text("h4", name, kind="ours" if name == PINSAGE else ""), shown))
     asked = tag("div", text("h4", "query"), card_box(example.query, kind="asked"))
     shown = tag("div", *columns, kind="columns", tabindex="0", role="region", **{"aria-label": "answers by method"})

@@ -56,7 +56,8 @@ WORDS = {
     "pinsage is the paper's, default is this run. All are tested on the same pairs; below each number its 95 % "
     "interval, beside it whether it differs from this run beyond chance. On the right what the paper reports for its "
     "3 billion pins.",
-    3: "Time of an iteration, and how many of them until validation was best. Larger batches need fewer, dearer ones.",
+    3: "Time of an iteration, and how many of them until validation was best. In the paper larger batches need fewer "
+    "and dearer ones, and 2,048 are done first.",
     4: "How good the embeddings are, and how long their training takes, by T, the number of neighbours of a pin.",
 }
 
@@ -148,8 +149,8 @@ def _table_3(table: Table) -> list[str]:
         paper = TABLE_3.get(name)
         cells += [f"{paper[0]:,}", f"{paper[1]},000", f"{paper[2]}"] if paper else [FEW] * 3
         shown = [*_cells(row, rows, keys), *[html.text("td", cell) for cell in cells]]
-        body.append(html.row(name, shown, kind="ours" if name == DEFAULT else ""))
-    return [html.table("By batch size", heads, body), _sweep(rows, "batch size")]
+        body.append(_row(name, shown, f"{row['batch_size']:,}" if "batch_size" in row else ""))
+    return [html.table("By batch size", heads, body), _sweep(rows, "batch size", "minutes", "Minutes until best")]
 
 
 def _table_4(table: Table) -> list[str]:
@@ -161,8 +162,13 @@ def _table_4(table: Table) -> list[str]:
         paper = TABLE_4.get(name)
         cells = [f"{paper[0]:.2f}", f"{paper[1]:.2f}", f"{paper[2]}"] if paper else [FEW] * 3
         shown = [*_cells(row, rows, keys), *[html.text("td", cell) for cell in (_time(row), *cells)]]
-        body.append(html.row(name, shown, kind="ours" if name == DEFAULT else ""))
-    return [html.table("By the number of neighbours", heads, body), _sweep(rows, "T, neighbours of a pin")]
+        body.append(_row(name, shown, f"{row['num_neighbors']}" if "num_neighbors" in row else ""))
+    return [html.table("By the number of neighbours", heads, body), _sweep(rows, "T", "seconds", "Seconds of training")]
+
+
+def _row(name: str, cells: list[str], value: str) -> str:
+    """A row of a sweep; this run's says what value it has."""
+    return html.row(name, cells, kind="ours", note=value) if name == DEFAULT else html.row(name, cells)
 
 
 def _cells(row: Row, rows: Mapping[str, Row], keys: tuple[str, ...] = tuple(PAIR_COLUMNS)) -> Iterator[str]:
@@ -170,14 +176,16 @@ def _cells(row: Row, rows: Mapping[str, Row], keys: tuple[str, ...] = tuple(PAIR
     return measure_cells(row, best)
 
 
-def _sweep(rows: Mapping[str, Row], label: str) -> str:
+def _sweep(rows: Mapping[str, Row], label: str, cost: str, cost_title: str) -> str:
     points = {name: row for name, row in rows.items() if name != DEFAULT and row["n"]}
     if len(points) < 2:
         return ""
     parts = []
-    for key in ("HR@100", "MRR_scaled100"):
-        values = ", ".join(f"{name}: {row[key]:.4f}" for name, row in points.items())
-        title = f"{PAIR_COLUMNS[key]} by {label}"
+    for key, measure in (("HR@100", "HR@100"), ("MRR_scaled100", "MRR/100"), (cost, cost_title)):
+        if any(key not in row for row in points.values()):
+            continue
+        values = ", ".join(f"{name}: {row[key]:.4g}" for name, row in points.items())
+        title = f"{measure} by {label}"
         parts.append(html.figure(figures.sweep(points, key, label), f"{title}. {values}.", title=title))
     return html.grid(parts, kind="triple")
 

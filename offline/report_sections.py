@@ -50,7 +50,8 @@ def related(metrics: Metrics) -> html.Section:
         title="Scaled mean reciprocal rank",
     )
     table = measures_table("Each method on the test pairs", rows, PAIR_COLUMNS)
-    return html.section(key, title, text, _legend(), table, html.grid([curve, scaled]), _differences(rows))
+    missing = [html.text("p", f"No row {name}: {why}.", kind="note") for name, why in metrics["skipped"].items()]
+    return html.section(key, title, text, _legend(), table, *missing, html.grid([curve, scaled]), _differences(rows))
 
 
 def by_degree(metrics: Metrics) -> html.Section | None:

@@ -229,7 +229,7 @@ def test_a_method_that_knows_nothing_of_a_query_shows_nothing(data: EvaluationDa
     assert len(examples) == 8
     assert [example.answers["text"] for example in examples] == [[]] * 8
     assert all(len(example.answers["pinsage"]) == 6 for example in examples)
-    assert "knows nothing of this pin" in example_row(examples[0])
+    assert "finds nothing" in example_row(examples[0])
 
 
 def test_a_data_set_without_texts_categories_or_users(tmp_path: Path) -> None:
@@ -253,6 +253,16 @@ def test_a_data_set_without_any_test(tmp_path: Path) -> None:
     assert "The data set has no test pairs" in page
     assert "Examples" not in page
     assert "In short" not in page
+
+
+def test_a_handful_of_pairs_allows_no_belief(tmp_path: Path) -> None:
+    folder = write_world(tmp_path / "world")
+    run = embedded_run(folder, tmp_path / "run")
+    np.save(run.pairs("test"), np.load(run.pairs("test"))[:4])
+    page = report(run, folder)
+    assert "fewer than 10 test pairs: nothing here can be believed" in page
+    assert "Too few queries to say which differences are beyond chance" in page
+    assert 'class="mark above" role' not in page.split("<h2")[1]
 
 
 def test_hostile_pins_stay_text(tmp_path: Path) -> None:

@@ -66,16 +66,20 @@ def test_a_claim_holds_only_where_the_paired_difference_says_so() -> None:
 
 def test_table_3_shows_the_cost_of_an_iteration() -> None:
     more = {"ms_per_iteration": 120.4, "iterations": 3000, "minutes": 6.02}
-    page = section(3, {"512": row(0.4, **more), "1024": row(0.45, **more), "default": row(0.5)})
+    page = section(3, {"512": row(0.4, **more), "1024": row(0.45, **more), "default": row(0.5, batch_size=1024)})
     assert cells(page, "512")[1:] == ["0.4000▼", "0.4000▼", "120", "3,000", "6.0", "590", "390,000", "63.9"]
     assert cells(page, "default")[3:] == ["–"] * 6
-    assert page.count("<img") == 2
+    assert "default<small>1,024</small>" in page
+    assert re.findall("<h3>(.*?)</h3>", page) == [
+        "HR@100 by batch size", "MRR/100 by batch size", "Minutes until best by batch size",
+    ]  # fmt: skip
 
 
 def test_table_4_shows_how_many_neighbours_pay() -> None:
     page = section(4, {"10": row(0.4, seconds=30.0), "50": row(0.45, seconds=90.0), "default": row(0.5)})
     assert cells(page, "50")[-4:] == ["1 min 30 s", "0.67", "0.59", "78"]
-    assert "HR@100 by T, neighbours of a pin. 10: 0.4000, 50: 0.4500." in page
+    assert "HR@100 by T. 10: 0.4, 50: 0.45." in page
+    assert "Seconds of training by T. 10: 30, 50: 90." in page
 
 
 def test_what_was_cut_short_is_said() -> None:
