@@ -75,7 +75,7 @@ def ndcg_at(hits_K: Array, num_relevant: int) -> float:
 def kurtosis(values_N: Floats) -> float:
     """Pearson's kurtosis m4 / m2^2 (3 for a normal distribution); NaN where the values do not vary.
 
-    The paper's figure 4 reads it from the cosines of random pairs: heavy tails tell related pins from the rest.
+    The paper's figure 4 states it for the cosines of random pairs, and takes a low one, a wide spread, for the better.
     """
     centred_N = values_N.astype(np.float64) - values_N.mean(dtype=np.float64)
     variance = (centred_N**2).mean()
