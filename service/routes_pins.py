@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 
 from model.changes import PinRecord
-from service.answers import BatchOut, BatchResult, ItemOut, NeighborOut, PageOut, PinOut, PutOut
-from service.cursor import MAX_OFFSET, Cursor, decode_cursor, encode_cursor
+from service.answers import BatchOut, NeighborOut, PageOut, PinOut, PutOut
 from service.dependencies import LiveDep, MetricsDep, PinId
 from service.errors import invalid
 from service.failures import InvalidContent
+from service.lists import list_arguments, send_batch, send_page
 from service.routing import WITH_BODY, ReadRoute, WriteRoute, problems
 from service.schemas import Content, ListQuery, PinIn, RelatedBatchIn, SearchQuery, StoredQuery
-from service.views import Item, Page, PinContentIn
+from service.views import Page, PinContentIn
 
 reads = APIRouter(prefix="/v1", tags=["pins"], route_class=ReadRoute)
 writes = APIRouter(prefix="/v1", tags=["pins"], route_class=WriteRoute)
@@ -36,38 +36,36 @@ EXAMPLES: Any = {
 @reads.get(
     "/pins/{pin_id}/related",
     summary="Pins that are like a pin",
+    response_model=PageOut,
     responses=problems("unknown-pin", "malformed-cursor", "not-ready"),
 )
-async def related_pins(pin_id: PinId, query: Annotated[ListQuery, Query()], live: LiveDep) -> PageOut:
+async def related_pins(pin_id: PinId, query: Annotated[ListQuery, Query()], live: LiveDep) -> Response:
     """The pins nearest to a pin, best first, the pin itself left out."""
     wanted = ("related", pin_id, query.category, query.language, *query.exclude)
     found = await live.related(pin_id, **list_arguments(query, wanted))
-    return page_out(found, wanted)
+    return send_page(found, wanted)
 
 
 @reads.post(
     "/related",
     summary="Pins that are like each of several pins or contents",
+    response_model=BatchOut,
     responses=problems(*WITH_BODY, "not-ready"),
 )
-async def related_batch(body: RelatedBatchIn, live: LiveDep) -> BatchOut:
+async def related_batch(body: RelatedBatchIn, live: LiveDep) -> Response:
     """Many queries at once. Content is embedded as a new pin's would be, and not stored."""
     try:
         batch = await live.related_batch([_batch_query(query) for query in body.queries], limit=body.limit)
     except InvalidContent as error:
         raise invalid("body", "queries", str(error)) from None
-    results = [
-        BatchResult(items=[], error="unknown-pin") if items is None else BatchResult(items=items_out(items))
-        for items in batch.results
-    ]
-    return BatchOut(release=batch.release, results=results)
+    return send_batch(batch)
 
 
-@reads.get("/search", summary="Pins by words", responses=problems("not-ready"))
-async def search_pins(query: Annotated[SearchQuery, Query()], live: LiveDep) -> PageOut:
+@reads.get("/search", summary="Pins by words", response_model=PageOut, responses=problems("not-ready"))
+async def search_pins(query: Annotated[SearchQuery, Query()], live: LiveDep) -> Response:
     """Pins whose title or annotations hold the words, or begin with them."""
     found = await live.search_text(query.q, query.limit)
-    return PageOut(release=live.release_id, items=items_out(found), next=None)
+    return send_page(Page(live.release_id, found, None), ())
 
 
 @reads.get("/pins/{pin_id}", summary="A pin", responses=problems("unknown-pin", "not-ready"))
@@ -113,41 +111,6 @@ async def put_pin(
 async def delete_pin(pin_id: PinId, live: LiveDep) -> None:
     """The pin is found no more; putting it again brings it back."""
     await live.delete_pin(pin_id)
-
-
-def list_arguments(query: ListQuery, wanted: tuple[Any, ...]) -> dict[str, Any]:
-    """The arguments of a list that `wanted` describes; raises Problem for a cursor of another list."""
-    offset = decode_cursor(query.cursor, wanted).offset if query.cursor else 0
-    return {
-        "limit": query.limit,
-        "offset": offset,
-        "exclude": query.exclude,
-        "category": query.category,
-        "language": query.language,
-    }
-
-
-def page_out(page: Page, wanted: tuple[Any, ...]) -> PageOut:
-    """A page with the cursor of the next one."""
-    following = page.next_offset
-    ends = following is None or following >= MAX_OFFSET
-    cursor = None if ends or following is None else encode_cursor(Cursor(page.release, following), wanted)
-    return PageOut(release=page.release, items=items_out(page.items), next=cursor)
-
-
-def items_out(items: list[Item]) -> list[ItemOut]:
-    """Items as they are sent."""
-    return [
-        ItemOut(
-            pin_id=item.pin_id,
-            score=item.score,
-            title=item.title,
-            image_url=item.image_url,
-            reason=item.reason,
-            source_pin_id=item.source_pin_id,
-        )
-        for item in items
-    ]
 
 
 def _batch_query(query: str | StoredQuery | Content) -> str | PinContentIn:

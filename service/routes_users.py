@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body, Query, Response
 
 from service.answers import AcceptedOut, PageOut
 from service.dependencies import LiveDep, UserId
-from service.routes_pins import list_arguments, page_out
+from service.lists import list_arguments, send_page
 from service.routing import WITH_BODY, ReadRoute, WriteRoute, problems
 from service.schemas import EventBatch, EventsIn, ListQuery
 from service.views import Event
@@ -27,23 +27,24 @@ EVENT_EXAMPLES = {
 @reads.get(
     "/users/{user_id}/homefeed",
     summary="A user's feed",
+    response_model=PageOut,
     responses=problems("malformed-cursor", "not-ready"),
 )
-async def homefeed(user_id: UserId, query: Annotated[ListQuery, Query()], live: LiveDep) -> PageOut:
+async def homefeed(user_id: UserId, query: Annotated[ListQuery, Query()], live: LiveDep) -> Response:
     """Pins for a user: like those saved and clicked, popular ones and new ones; each says which in its reason.
 
     A user that nobody heard of gets a feed as well.
     """
     wanted = ("homefeed", user_id, query.category, query.language, *query.exclude)
     found = await live.homefeed(user_id, **list_arguments(query, wanted))
-    return page_out(found, wanted)
+    return send_page(found, wanted)
 
 
 @writes.post(
     "/users/{user_id}/events",
     summary="What a user did",
     status_code=202,
-    responses=problems(*WITH_BODY, "store-unavailable"),
+    responses=problems(*WITH_BODY, "store-unavailable", "live-full"),
 )
 async def record_events(
     user_id: UserId, body: Annotated[EventsIn, Body(openapi_examples=EVENT_EXAMPLES)], live: LiveDep

@@ -16,6 +16,8 @@ import pytest
 from server_process import Server, serving
 from service_fixtures import VISUAL_DIM, make_release
 
+from service.answers import BatchOut, PageOut
+
 KEY = "contract-secret"
 # What a description cannot say: a cursor belongs to one list, and an idempotency key to one request.
 CONFIG = """
@@ -102,3 +104,23 @@ def test_every_link_leads_to_a_call_and_fills_its_path(server: Server) -> None:
         given = set(link.get("parameters", {}))
         assert given <= wanted
         assert given or link.get("requestBody"), path
+
+
+def test_lists_that_are_written_by_hand_have_the_described_shape(server: Server) -> None:
+    with httpx.Client(base_url=server.url, headers={"x-api-key": KEY}) as http:
+        http.post("/v1/users/u9/events", json={"type": "save", "pin_id": "p1"})
+        pages = [
+            http.get(path).content for path in ("/v1/pins/p1/related", "/v1/users/u9/homefeed", "/v1/search?q=word1")
+        ]
+        batch = http.post("/v1/related", json={"queries": ["p1", "nobody", {"title": "word1"}]}).content
+    related, feed, found = (PageOut.model_validate_json(page, strict=True) for page in pages)
+    assert related.items
+    assert related.next
+    assert found.items
+    assert any(item.source_pin_id == "p1" for item in feed.items)
+    assert b"source_pin_id" not in pages[0]
+    assert [result.error for result in BatchOut.model_validate_json(batch, strict=True).results] == [
+        None,
+        "unknown-pin",
+        None,
+    ]
