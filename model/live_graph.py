@@ -57,6 +57,11 @@ class LiveGraph:
         """Bytes reserved beyond the base; pages that were never touched cost no memory."""
         return self._pins.num_bytes + self._boards.num_bytes
 
+    @property
+    def num_used_bytes(self) -> int:
+        """Bytes written beyond the base, those of rows that were copied again since included."""
+        return self._pins.num_used_bytes + self._boards.num_used_bytes
+
     def boards_of(self, pin: int) -> Ints:
         """The boards of a pin, ascending; a view that does not change."""
         _check(pin, self.num_pins, "pin")
@@ -149,6 +154,11 @@ class _LiveSide:
     @property
     def num_bytes(self) -> int:
         return self._where.nbytes + self._pool.nbytes
+
+    @property
+    def num_used_bytes(self) -> int:
+        num_new = self.num_nodes - (len(self.side.ptr) - 1)
+        return (self._num_used + num_new) * self._pool.itemsize
 
     def has_room(self, node: int | None) -> bool:
         """Room for a new node (None), or for a new copy of a node's row."""

@@ -128,7 +128,13 @@ async def _start(
     client = async_client(source)
     stack.push_async_callback(client.aclose)
     app.state.limiter = Limiter(parse_limits(settings.rate_limit), client, metrics.count_shed)
-    live = Live(settings.home, source, max_live_pins=settings.max_live_pins, native_threads=settings.native_threads)
+    live = Live(
+        settings.home,
+        source,
+        max_live_pins=settings.max_live_pins,
+        max_live_bytes=settings.max_live_bytes,
+        native_threads=settings.native_threads,
+    )
     stack.push_async_callback(live.stop)
     await live.start()
     worker = _child_worker(settings, environ)

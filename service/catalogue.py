@@ -5,8 +5,9 @@ replaced, or whose boards change, is embedded again into a new slot of the delta
 graph (model.live_graph) is changed in place (service.wave). One writer at a time, behind a lock; readers take none. A
 compaction (service.compaction) puts another delta in the place of one with many slots.
 
-When the delta is full, changed boards still change the graph, but a pin of the release keeps its vector until the next
-reindex; new pins are refused by `check`.
+Memory is bounded: new pins above `max_live_pins`, and whatever adds to more than `max_live_bytes`, are refused by the
+checks that come before a write, until a reindex makes room. What is in the change log is taken in all the same; above
+`max_live_pins` changed boards still change the graph, but a pin of the release keeps its vector.
 
 Shape letters: D embedding, F features, N rows asked for, Q queries, T neighbours.
 """
@@ -38,14 +39,16 @@ from service.wave import Applied, OnFault, Wave, content_of
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float32]
 
+MAX_LIVE_BYTES = 2**31
+
 
 class Catalogue:
     """Every pin that may be recommended; see the top of the file for how it changes."""
 
-    def __init__(self, release: Release, *, max_live_pins: int) -> None:
+    def __init__(self, release: Release, *, max_live_pins: int, max_live_bytes: int = MAX_LIVE_BYTES) -> None:
         self.release = release
         self.num_base = release.manifest.num_pins
-        self.max_live_pins = max_live_pins
+        self.max_live_pins, self.max_live_bytes = max_live_pins, max_live_bytes
         self.graph = LiveGraph(release.graph)
         self.facets = Facets(release.pins)
         self.directory = Directory(release.pins, release.pin_ids, release.board_ids)
@@ -129,10 +132,26 @@ class Catalogue:
         in_delta = row >= 0 and self.delta.slot_of(row) >= 0
         if not in_delta and self.is_full():
             raise DeltaFull(f"{self.delta.num_alive} live pins is the most that are held; reindex to make room")
+        self.check_memory()
+
+    def check_memory(self) -> None:
+        """Whether anything may be added. Raises DeltaFull."""
+        if self.num_live_bytes >= self.max_live_bytes:
+            raise DeltaFull(f"{self.num_live_bytes:,} bytes came since the release; reindex to make room")
 
     def is_full(self) -> bool:
         """Whether there is no room for one more live pin."""
         return self.delta.num_alive >= self.max_live_pins
+
+    @property
+    def num_live_bytes(self) -> int:
+        """About how many bytes what came since the release takes; while it is compacted, up to twice as many."""
+        return self.delta.num_bytes + self.graph.num_used_bytes + self.directory.num_bytes
+
+    @property
+    def fill(self) -> float:
+        """The share of the room that is taken; from 1 on, new pins are refused."""
+        return max(self.delta.num_alive / self.max_live_pins, self.num_live_bytes / self.max_live_bytes)
 
     def apply(self, record: Change) -> Applied | None:
         """Take in a change that is in the change log; None where it has no effect.

@@ -15,6 +15,7 @@ Shape letters: N rows asked for, S slots, D embedding, M message and F feature w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,11 @@ class Growable:
     def __setitem__(self, index: int, value: npt.ArrayLike) -> None:
         self.reserve(index + 1)
         self.data[index] = value
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one entry."""
+        return self.data.itemsize * math.prod(self.data.shape[1:])
 
     def reserve(self, count: int) -> None:
         """Make room for so many entries."""
@@ -182,8 +188,8 @@ class Delta:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all arrays but the place of each row of the release."""
-        return sum(int(getattr(self, name).data.nbytes) for name in ARRAYS)
+        """Bytes of what is in the slots, those of the index not counted."""
+        return self.num_slots * sum(int(getattr(self, name).entry_bytes) for name in ARRAYS)
 
     def is_due(self) -> bool:
         """Whether it is time for a compaction: many slots are dead, or many are not in the index."""

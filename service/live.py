@@ -21,6 +21,7 @@ from model.changes import PinRecord
 from model.manifest import Manifest
 from model.redis_clients import Source, async_client, follower_client
 from model.release import list_releases
+from service.catalogue import MAX_LIVE_BYTES
 from service.compaction import Compactor
 from service.facets import Filter
 from service.failures import NotReady, StoreUnavailable, UnknownPin, UnknownRelease
@@ -41,6 +42,7 @@ START_SECONDS = 10.0  # that `start` waits for the release; a large one goes on 
 MAX_LAG = 1_000  # changes behind: too stale to be sent requests
 MAX_SILENCE = 30.0  # seconds without the change log though Redis answers: something is wrong here
 TRENDS_SECONDS = 1.0
+REINDEX_AT = 0.7  # share of the room for what comes in from which a reindex is advised
 MAX_USERS = 10_000  # whose state is kept for when Redis is away
 MAX_FEEDS = 1_000  # of which we know what was shown
 
@@ -51,12 +53,22 @@ class Live:
     Unless it says so, a method raises NotReady before the first release is served.
     """
 
-    def __init__(self, home: Path, source: Source, *, max_live_pins: int = 100_000, native_threads: int = 2) -> None:
+    def __init__(
+        self,
+        home: Path,
+        source: Source,
+        *,
+        max_live_pins: int = 100_000,
+        max_live_bytes: int = MAX_LIVE_BYTES,
+        native_threads: int = 2,
+    ) -> None:
         self._root = home / "releases"
         self._threads = ThreadPoolExecutor(native_threads, thread_name_prefix="catalogue")
         self._clients = async_client(source), follower_client(source)
         self._store = Store(self._clients[0])
-        self._switch = Switch(self._root, self._store, self._threads, max_live_pins=max_live_pins)
+        self._switch = Switch(
+            self._root, self._store, self._threads, max_live_pins=max_live_pins, max_live_bytes=max_live_bytes
+        )
         self._follower = Follower(self._store, self._clients[1], self._switch)
         self._writer = Writer(self._store, self._switch, self._run)
         self._compactor = Compactor(lambda: self._switch.serving.catalogue)
@@ -133,6 +145,10 @@ class Live:
             "live_pins": catalogue.num_live_pins(),
             "live_boards": catalogue.graph.num_boards - manifest.num_boards,
             "max_live_pins": catalogue.max_live_pins,
+            "live_bytes": catalogue.num_live_bytes,
+            "max_live_bytes": catalogue.max_live_bytes,
+            "live_fill_ratio": round(catalogue.fill, 4),
+            "advice": _advice(catalogue.fill),
             "seq": serving.replay.seq,
             "follower_lag_entries": self._lag(serving),
             "quarantined_entries": serving.replay.num_quarantined,
@@ -244,17 +260,17 @@ class Live:
         await self._writer.delete_pin(pin_id)
 
     async def set_edge(self, board_id: str, pin_id: str, present: bool) -> None:
-        """Put a pin on a board or take it off. Raises UnknownPin, StoreUnavailable."""
+        """Put a pin on a board or take it off. Raises UnknownPin, DeltaFull, StoreUnavailable."""
         await self._writer.set_edges(board_id, [pin_id], present)
 
     async def set_edges(self, board_id: str, pin_ids: Sequence[str], *, present: bool) -> None:
-        """Put pins on a board or take them off, all or none. Raises UnknownPin, StoreUnavailable."""
+        """Put pins on a board or take them off, all or none. Raises UnknownPin, DeltaFull, StoreUnavailable."""
         await self._writer.set_edges(board_id, pin_ids, present)
 
     async def record_events(self, user_id: str, events: Sequence[Event]) -> int:
         """Remember what a user did: the number of events that are new. A save with a board puts the pin on it.
 
-        Raises StoreUnavailable. Works before a release is served.
+        Raises StoreUnavailable, and for boards DeltaFull. Works before a release is served.
         """
         return await self._writer.record_events(user_id, events)
 
@@ -278,6 +294,12 @@ class Live:
 
     async def _run(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+
+def _advice(fill: float) -> str | None:
+    if fill < REINDEX_AT:
+        return None
+    return f"reindex: {fill:.0%} of the room for what comes in is taken; when it is full, new pins are refused"
 
 
 def _describe(manifest: Manifest, live: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ EXAMPLES: Any = {"one": {"value": {"pin_id": "p-1"}}, "several": {"value": {"pin
 @writes.post(
     "/{board_id}/pins",
     summary="Put pins on a board",
-    responses=problems("unknown-pin", *WITH_BODY, "not-ready", "store-unavailable"),
+    responses=problems("unknown-pin", *WITH_BODY, "not-ready", "store-unavailable", "live-full"),
 )
 async def add_board_pins(
     board_id: BoardId, body: Annotated[BoardPins, Body(openapi_examples=EXAMPLES)], live: LiveDep

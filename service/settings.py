@@ -44,6 +44,7 @@ class Settings(BaseSettings):
         None, description="most requests of one key or address: `600/minute`, or `read:900/minute,write:60/minute`"
     )
     max_live_pins: int = Field(100_000, ge=1, description="new pins held in memory until a reindex")
+    max_live_bytes: int = Field(2**31, ge=2**20, description="memory for all that comes in until a reindex")
     native_threads: int = Field(
         default_factory=lambda: max(1, min(4, os.cpu_count() or 1)),
         ge=1,

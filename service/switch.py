@@ -49,15 +49,16 @@ class Serving:
 class Switch:
     """Holds what is served. All methods are for the event loop's thread.
 
+    limits   max_live_pins and max_live_bytes of a catalogue
     writing  held by whoever changes the served catalogue
     """
 
-    def __init__(self, root: Path, store: Store, threads: Executor, *, max_live_pins: int) -> None:
+    def __init__(self, root: Path, store: Store, threads: Executor, **limits: int) -> None:
         self.writing = asyncio.Lock()
         self.loaded = asyncio.Event()
         self.looked = asyncio.Event()
         self.is_stale = True  # until the change log was read once
-        self._root, self._store, self._threads, self._max_live_pins = root, store, threads, max_live_pins
+        self._root, self._store, self._threads, self._limits = root, store, threads, limits
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._loading = asyncio.Lock()
         self._serving: Serving | None = None
@@ -157,7 +158,7 @@ class Switch:
     async def _serve(self, release: Release) -> None:
         """Bring a catalogue of a release up to date and swap it in."""
         self._store.taken(release.manifest.seq)
-        catalogue = await self._in_loader(partial(Catalogue, release, max_live_pins=self._max_live_pins))
+        catalogue = await self._in_loader(partial(Catalogue, release, **self._limits))
         serving = Serving(catalogue, Shelves(catalogue), Replay(catalogue, release.manifest.seq))
         try:
             await self._catch_up(serving.replay, self._loader)

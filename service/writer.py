@@ -47,11 +47,12 @@ class Writer:
         await self._whole(self._delete_pin(pin_id))
 
     async def set_edges(self, board_id: str, pin_ids: Sequence[str], present: bool) -> None:
-        """Put pins on a board or take them off, all or none. Raises UnknownPin, NotReady, StoreUnavailable."""
+        """Put pins on a board or take them off, all or none. Raises UnknownPin, DeltaFull, NotReady,
+        StoreUnavailable."""
         await self._whole(self._set_edges(board_id, pin_ids, present))
 
     async def record_events(self, user_id: str, events: Sequence[Event]) -> int:
-        """Remember what a user did; the number of events that are new. Raises StoreUnavailable."""
+        """Remember what a user did; the number of events that are new. Raises StoreUnavailable, DeltaFull."""
         return await self._whole(self._record_events(user_id, events))
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
@@ -97,6 +98,8 @@ class Writer:
         async with self._switch.writing:
             self._check_known(pin_ids)
             serving = self._switch.serving
+            if present:
+                serving.catalogue.check_memory()
             wanted = [EdgeRecord(board_id, pin_id, present) for pin_id in dict.fromkeys(pin_ids)]
 
             def plan(last: int) -> list[EdgeRecord]:
@@ -119,7 +122,11 @@ class Writer:
                 raise UnknownPin(pin_id)
 
     async def _record_events(self, user_id: str, events: Sequence[Event]) -> int:
-        async with self._switch.writing if any(event.board_id for event in events) else nullcontext():
+        boards = any(event.board_id for event in events)
+        async with self._switch.writing if boards else nullcontext():
+            with suppress(NotReady):
+                if boards:
+                    self._switch.serving.catalogue.check_memory()
             accepted, changes = await self._store.record_events(user_id, events, self._wants_edge)
             with suppress(NotReady):
                 await self._apply(changes)

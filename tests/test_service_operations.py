@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from live_machine import LiveMachine
-from live_service import WORLD
+from live_service import PATIENCE, WORLD
 from service_fixtures import make_release
 
+from model.redis_clients import async_client
 from model.redis_server import RedisSource
-from service import compaction, delta, switch
+from service import compaction, delta, live, store, switch
 
 STEPS = 100  # operations of one machine
 UNHURRIED = settings(deadline=None, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -31,6 +33,10 @@ def test_random_operations_do_what_a_dictionary_does(
     monkeypatch.setattr(delta, "INDEX_FROM", 30)  # so that compactions make an index
     monkeypatch.setattr(compaction, "PAUSE", 0.05)
     monkeypatch.setattr(switch, "POLL_SECONDS", 0.02)
+    # A busy machine is no failure: nothing here is about time.
+    monkeypatch.setattr(live, "async_client", partial(async_client, timeout=PATIENCE))
+    for name in ("WRITE_SECONDS", "READ_SECONDS", "PING_SECONDS"):
+        monkeypatch.setattr(store, name, PATIENCE)
     monkeypatch.setattr(LiveMachine, "released", tmp_path, raising=False)
     monkeypatch.setattr(LiveMachine, "source", redis_source, raising=False)
     monkeypatch.setattr(LiveMachine, "num_operations", 0)
