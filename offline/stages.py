@@ -152,6 +152,8 @@ def _train(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None
         for name in ("weights.safetensors", "network.json"):
             shutil.copyfile(reuse.release / name, run.train / name)
         return
+    # Before torch comes: its threads would spin while they wait, on cores that the producer of batches could use.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from offline.train import Trainer
 
     Trainer(run, config, num_threads=num_threads(config)).train(inputs, report)

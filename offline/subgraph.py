@@ -9,6 +9,7 @@ Letters: P pins of the whole graph, S pins of the part, B boards, E edges, N pai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,17 @@ class TrainingInputs:
 
 
 def training_inputs(
-    run: RunFolder, config: RunConfig, features_PF: Array, neighborhoods: Neighborhoods, *, num_threads: int
+    run: RunFolder,
+    config: RunConfig,
+    features_PF: Array,
+    neighborhoods: Neighborhoods,
+    *,
+    num_threads: int,
+    folder: str = "subgraph",
 ) -> TrainingInputs:
     """What a prepared run is trained on: everything, or what `train.board_share` of the boards touches.
+
+    folder  of the run's train folder, for the part's neighbourhoods; each process that trains needs its own
 
     Raises UserError where there are no labelled pairs, or none of them is left.
     """
@@ -58,10 +67,12 @@ def training_inputs(
     if not len(pairs_N2):
         raise UserError(f"{run.pairs('train')}: no labelled pairs to train on")
     whole = TrainingInputs(pairs_N2, features_PF, neighborhoods, BipartiteGraph.load(run.graph))
-    return whole if config.train.board_share == 1 else _restrict(whole, run, config, num_threads)
+    return whole if config.train.board_share == 1 else _restrict(whole, run, config, num_threads, run.train / folder)
 
 
-def _restrict(whole: TrainingInputs, run: RunFolder, config: RunConfig, num_threads: int) -> TrainingInputs:
+def _restrict(
+    whole: TrainingInputs, run: RunFolder, config: RunConfig, num_threads: int, folder: Path
+) -> TrainingInputs:
     share = config.train.board_share
     pins_S, part = part_of(whole.graph, choose_boards(whole.graph.num_boards, share, config.seed))
     place_P = np.full(whole.graph.num_pins, -1, np.int32)
@@ -73,7 +84,6 @@ def _restrict(whole: TrainingInputs, run: RunFolder, config: RunConfig, num_thre
             f"train.board_share = {share}: none of the {len(whole.pairs_N2):,} training pairs has both of its pins on "
             f"the {part.num_boards:,} boards drawn ({len(pins_S):,} pins); take a larger share"
         )
-    folder = run.train / "subgraph"
     folder.mkdir(parents=True, exist_ok=True)
     neighborhoods = build_neighborhoods(
         part,

@@ -181,7 +181,12 @@ class Trainer:
 
     def _make_producer(self, encoder: FeatureEncoder) -> BatchProducer:
         inputs = training_inputs(
-            self._run, self._config, self._features_PF, self._neighborhoods, num_threads=self._num_threads
+            self._run,
+            self._config,
+            self._features_PF,
+            self._neighborhoods,
+            num_threads=self._num_threads,
+            folder=f"subgraph_{self._team.rank}",
         )
         return BatchProducer(
             inputs.pairs_N2,

@@ -71,6 +71,14 @@ def test_training_resumes_to_the_same_weights(tmp_path: Path, prepared: Path) ->
         np.testing.assert_array_equal(resumed[name], weights, err_msg=name)
 
 
+def test_the_log_tells_of_gradients_and_speed(tmp_path: Path, prepared: Path) -> None:
+    run = make_run(tmp_path, prepared)
+    train(run, make_config("train.epochs=2"))
+    for line in map(json.loads, (run.train / "log.jsonl").read_text().splitlines()):
+        assert 0 < line["gradient_norm"] <= line["max_gradient_norm"]
+        assert line["pairs_per_second"] > 0
+
+
 def test_a_checkpoint_of_other_inputs_is_not_used(tmp_path: Path, prepared: Path) -> None:
     run = make_run(tmp_path, prepared)
     train(run, make_config("train.epochs=2"), inputs="before")
@@ -124,6 +132,14 @@ def test_an_epochs_batches_do_not_depend_on_what_came_before(tmp_path: Path, pre
     list(first.epoch(1, as_made))
     for one, other in zip(first.epoch(2, as_made), producer(run, config).epoch(2, as_made), strict=True):
         assert same(one, other)
+
+
+def test_batches_made_three_at_a_time_are_the_same(tmp_path: Path, prepared: Path) -> None:
+    run, config = make_run(tmp_path, prepared), make_config("train.batch_size=20")
+    slow, fast = producer(run, config), producer(run, config)
+    fast._num_ahead = 3
+    batches = zip(slow.epoch(1, as_made), fast.epoch(1, as_made), strict=True)
+    assert [same(one, other) for one, other in batches] == [True] * slow.num_batches
 
 
 def test_targets_are_the_positives_and_never_masked(tmp_path: Path, prepared: Path) -> None:
