@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -21,6 +21,7 @@ from model.redis_server import URL_VARIABLE, open_redis
 from service import errors, routes_admin, routes_boards, routes_pins, routes_system, routes_users
 from service.child_worker import ChildWorker, worker_command
 from service.dependencies import Parts
+from service.failures import Overloaded
 from service.jobs import Jobs
 from service.live import Live
 from service.metrics import Metrics, RequestTimer
@@ -34,6 +35,8 @@ DESCRIPTION = """Related pins and home feeds from a PinSage model; a pin that is
 
 Bodies are JSON whatever their content type says. Errors are RFC 9457 problems with a stable `type`. Where keys are set,
 send `Authorization: Bearer KEY` or `X-API-Key: KEY`; the scope that a call needs stands at it as `x-scope`."""
+
+Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 ROUTERS = (
     routes_pins.reads,
@@ -70,6 +73,7 @@ def create_app(settings: Settings, environ: Mapping[str, str] = os.environ) -> F
     app.state.draining = False
     for kind in (errors.Problem, *errors.FAILURES):
         app.add_exception_handler(kind, errors.answer_problem if kind is errors.Problem else errors.answer_failure)
+    app.add_exception_handler(Overloaded, _counted(errors.answer_failure, metrics))
     app.add_exception_handler(HTTPException, errors.answer_http_error)
     app.add_exception_handler(405, _answer_wrong_method)
     app.add_exception_handler(RequestValidationError, errors.answer_invalid)
@@ -80,6 +84,16 @@ def create_app(settings: Settings, environ: Mapping[str, str] = os.environ) -> F
         app.mount("/images", routes_system.Files(directory=settings.images_dir, check_dir=False))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
+
+
+def _counted(answer: Answer, metrics: Metrics) -> Answer:
+    """The same handler, for what is turned away."""
+
+    async def counting(request: Request, error: Exception) -> Response:
+        metrics.count_shed("queue")
+        return await answer(request, error)
+
+    return counting
 
 
 async def _answer_wrong_method(request: Request, error: Exception) -> Response:
@@ -134,6 +148,7 @@ async def _start(
         max_live_pins=settings.max_live_pins,
         max_live_bytes=settings.max_live_bytes,
         native_threads=settings.native_threads,
+        queue_seconds=settings.queue_seconds,
     )
     stack.push_async_callback(live.stop)
     await live.start()

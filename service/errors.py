@@ -20,6 +20,7 @@ from service.failures import (
     DeltaFull,
     InvalidContent,
     NotReady,
+    Overloaded,
     StoreUnavailable,
     UnknownPin,
     UnknownRelease,
@@ -66,7 +67,7 @@ KINDS = {
     "live-full": Kind(503, "No room for more new pins before the next reindex"),
     "internal": Kind(500, "Something went wrong on our side"),
 }
-FAILURES = (UnknownPin, UnknownRelease, InvalidContent, ReleaseError, DeltaFull, NotReady, StoreUnavailable)
+FAILURES = (UnknownPin, UnknownRelease, InvalidContent, ReleaseError, DeltaFull, Overloaded, NotReady, StoreUnavailable)
 RETRY_AFTER = {"overloaded": 1, "not-ready": 5, "store-unavailable": 2, "live-full": 60}
 _OF_STATUS = {400: "malformed-body", 404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 
@@ -161,6 +162,8 @@ def problem_of_failure(error: Exception) -> Problem:
             return Problem("release-refused", str(error))
         case DeltaFull():
             return Problem("live-full", "POST /v1/admin/reindex makes room")
+        case Overloaded():
+            return Problem("overloaded", str(error))
         case NotReady():
             return Problem("not-ready", str(error))
         case StoreUnavailable():

@@ -4,6 +4,7 @@
     UnknownRelease    there is no such release                                       404
     InvalidContent    a pin's content does not fit the release that is served        422
     DeltaFull         no room for more live pins before the next reindex             503
+    Overloaded        its turn did not come in time; nothing was done                503
     NotReady          no release is served yet                                       503
     StoreUnavailable  Redis does not answer; nothing was promised to be written      503
 A release that cannot be served raises model.errors.ReleaseError.
@@ -36,6 +37,10 @@ class InvalidContent(PinsageError):
 
 class DeltaFull(PinsageError):
     """No room for more live pins before the next reindex."""
+
+
+class Overloaded(PinsageError):
+    """More is asked than can be done in time."""
 
 
 class NotReady(PinsageError):

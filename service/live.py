@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from model.changes import PinRecord
 from model.manifest import Manifest
@@ -33,10 +32,9 @@ from service.store import Store
 from service.switch import Serving, Switch
 from service.tasks import repeat
 from service.text_search import search_text
+from service.threads import Threads
 from service.views import Batch, Event, Item, Page, PinContentIn, PutResult, UserState
 from service.writer import Writer
-
-T = TypeVar("T")
 
 START_SECONDS = 10.0  # that `start` waits for the release; a large one goes on loading
 MAX_LAG = 1_000  # changes behind: too stale to be sent requests
@@ -50,7 +48,8 @@ MAX_FEEDS = 1_000  # of which we know what was shown
 class Live:
     """Catalogue, store and follower of one process. All methods are for one event loop.
 
-    Unless it says so, a method raises NotReady before the first release is served.
+    Unless it says so, a method raises NotReady before the first release is served. What reads raises Overloaded where
+    its turn to compute does not come within `queue_seconds`.
     """
 
     def __init__(
@@ -61,16 +60,17 @@ class Live:
         max_live_pins: int = 100_000,
         max_live_bytes: int = MAX_LIVE_BYTES,
         native_threads: int = 2,
+        queue_seconds: float = 2.0,
     ) -> None:
         self._root = home / "releases"
-        self._threads = ThreadPoolExecutor(native_threads, thread_name_prefix="catalogue")
+        self._threads = Threads(native_threads, patience=queue_seconds)
         self._clients = async_client(source), follower_client(source)
         self._store = Store(self._clients[0])
         self._switch = Switch(
-            self._root, self._store, self._threads, max_live_pins=max_live_pins, max_live_bytes=max_live_bytes
+            self._root, self._store, self._threads.writer, max_live_pins=max_live_pins, max_live_bytes=max_live_bytes
         )
         self._follower = Follower(self._store, self._clients[1], self._switch)
-        self._writer = Writer(self._store, self._switch, self._run)
+        self._writer = Writer(self._store, self._switch, self._threads.write)
         self._compactor = Compactor(lambda: self._switch.serving.catalogue)
         self._tasks: list[asyncio.Task[None]] = []
         self._users: Recent[str, UserState] = Recent(MAX_USERS)
@@ -82,7 +82,7 @@ class Live:
 
     async def start(self) -> None:
         """Begin to load, follow and watch; returns when a release is served, or cannot be, or takes long."""
-        releases = await self._run(list_releases, self._root)
+        releases = await self._threads.write(list_releases, self._root)
         self._store.taken(max((manifest.seq for manifest in releases), default=0))
         for step in (self._switch.watch, self._store.watch, self._follow, self._compactor.step):
             self._tasks.append(asyncio.create_task(repeat(step)))
@@ -97,7 +97,7 @@ class Live:
         await self._writer.finish()
         self._compactor.close()
         self._switch.close()
-        self._threads.shutdown()
+        self._threads.close()
         for client in self._clients:
             await client.aclose()
 
@@ -182,12 +182,13 @@ class Live:
         """Pins like a pin. Raises UnknownPin."""
         catalogue, wanted = self._switch.serving.catalogue, Filter(category, language)
         work = partial(related, limit=limit, offset=offset, exclude=exclude, wanted=wanted)
-        return await self._run(work, catalogue, pin_id)
+        return await self._threads.read(work, catalogue, pin_id)
 
     async def related_batch(self, queries: Sequence[str | PinContentIn], *, limit: int = 20) -> Batch:
         """Pins like each of several pins or contents. Raises InvalidContent."""
         catalogue = self._switch.serving.catalogue
-        return Batch(catalogue.release.id, await self._run(partial(related_batch, limit=limit), catalogue, queries))
+        work = partial(related_batch, limit=limit)
+        return Batch(catalogue.release.id, await self._threads.read(work, catalogue, queries))
 
     async def homefeed(
         self,
@@ -215,13 +216,13 @@ class Live:
             following = offset + limit if len(picks) > limit else None
             return Page(serving.catalogue.release.id, items, following), before + [item.pin_id for item in items]
 
-        page, all_shown = await self._run(work)
+        page, all_shown = await self._threads.read(work)
         self._shown.put(key, all_shown)
         return page
 
     async def search_text(self, text: str, limit: int = 20) -> list[Item]:
         """Pins by the words of their titles and tags."""
-        return await self._run(search_text, self._switch.serving.catalogue, text, limit)
+        return await self._threads.read(search_text, self._switch.serving.catalogue, text, limit)
 
     async def get_pin(self, pin_id: str) -> dict[str, Any]:
         """All that is known of a pin. Raises UnknownPin."""
@@ -278,7 +279,7 @@ class Live:
 
     async def list_releases(self) -> list[dict[str, Any]]:
         """The releases on disk, the newest first; `live` is the one being served. Never raises NotReady."""
-        manifests = await self._run(list_releases, self._root)
+        manifests = await self._threads.write(list_releases, self._root)
         served = self.status()["release"]
         return [_describe(manifest, manifest.id == served) for manifest in reversed(manifests)]
 
@@ -287,13 +288,10 @@ class Live:
 
         Raises UnknownRelease, or ReleaseError when it cannot be served, and then nothing has changed.
         """
-        known = await self._run(list_releases, self._root)
+        known = await self._threads.write(list_releases, self._root)
         if release_id not in {manifest.id for manifest in known}:
             raise UnknownRelease(f"there is no release {release_id}")
         await self._switch.activate(release_id)
-
-    async def _run(self, work: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
 
 def _advice(fill: float) -> str | None:

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     rate_limit: str | None = Field(
         None, description="most requests of one key or address: `600/minute`, or `read:900/minute,write:60/minute`"
     )
+    queue_seconds: float = Field(2.0, gt=0, le=60, description="a request that waits longer for its turn is shed")
     max_live_pins: int = Field(100_000, ge=1, description="new pins held in memory until a reindex")
     max_live_bytes: int = Field(2**31, ge=2**20, description="memory for all that comes in until a reindex")
     native_threads: int = Field(

@@ -1,0 +1,46 @@
+"""Threads for work on arrays: some that read, one that writes, so that a write never waits behind a queue of reads.
+
+Reads wait for their turn, but not for ever: one whose turn comes later than it is worth is turned away then, unworked.
+So when more comes than can be done, those that are done are still answered in time, and the rest hears it early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
+
+from service.failures import Overloaded
+
+T = TypeVar("T")
+
+
+class Threads:
+    """The threads of one process; `patience` is how many seconds a read may wait for its turn."""
+
+    def __init__(self, num_readers: int, *, patience: float) -> None:
+        self.readers: Executor = ThreadPoolExecutor(num_readers, thread_name_prefix="catalogue")
+        self.writer: Executor = ThreadPoolExecutor(1, thread_name_prefix="catalogue-writer")
+        self._patience = patience
+
+    async def read(self, work: Callable[..., T], *args: object) -> T:
+        """Run work that changes nothing. Raises Overloaded when its turn does not come in time."""
+        latest = time.monotonic() + self._patience
+
+        def in_turn() -> T:
+            if time.monotonic() > latest:
+                raise Overloaded(f"waited longer than {self._patience:g} seconds for its turn")
+            return work(*args)
+
+        return await asyncio.get_running_loop().run_in_executor(self.readers, in_turn)
+
+    async def write(self, work: Callable[..., T], *args: object) -> T:
+        """Run work that must be done, one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self.writer, work, *args)
+
+    def close(self) -> None:
+        """Wait for all work."""
+        self.readers.shutdown()
+        self.writer.shutdown()
