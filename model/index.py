@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hnswlib
 import numpy as np
@@ -119,7 +119,14 @@ class AnnIndex:
         twins_W2 = _read_twins(folder / "twins.npy", sums["twins.npy"], params.num_items)
         num_stored = params.num_items - len(twins_W2)
         path = folder / "index.bin"
-        check_index_file(path, sha256=sums["index.bin"], dim=params.dim, num_items=num_stored, m=params.m)
+        check_index_file(
+            path,
+            sha256=sums["index.bin"],
+            dim=params.dim,
+            num_items=num_stored,
+            m=params.m,
+            num_rows=params.num_items,
+        )
         native = hnswlib.Index("ip", params.dim)
         try:
             native.load_index(str(path))
@@ -178,9 +185,23 @@ def recall(index: AnnIndex, vectors_PD: Vectors, *, sample: int, k: int, seed: i
     return _recall(index.query(queries_SD, k), exact_neighbors(vectors_PD, queries_SD, k))
 
 
+class Tuned(NamedTuple):
+    """An `ef`, and the recall that a sample has with it."""
+
+    ef: int
+    recall: float
+
+
 def choose_ef(
-    index: AnnIndex, vectors_PD: Vectors, *, k: int = 50, target: float = 0.98, sample: int = 500, seed: int = 0
-) -> int:
+    index: AnnIndex,
+    vectors_PD: Vectors,
+    *,
+    k: int = 50,
+    target: float = 0.98,
+    sample: int = 500,
+    seed: int = 0,
+    num_threads: int = 1,
+) -> Tuned:
     """The smallest ef of a ladder whose recall@k on a sample reaches the target; the largest when none does.
 
     Tries them out on the index, which must not be in use; give the answer to `with_ef`.
@@ -188,9 +209,10 @@ def choose_ef(
     queries_SD = _sample(vectors_PD, sample, seed)
     exact = exact_neighbors(vectors_PD, queries_SD, k)
     for ef in EF_LADDER:
-        if _recall(index.with_ef(ef).query(queries_SD, k), exact) >= target:
-            return ef
-    return EF_LADDER[-1]
+        tuned = Tuned(ef, _recall(index.with_ef(ef).query(queries_SD, k, num_threads=num_threads), exact))
+        if tuned.recall >= target:
+            break
+    return tuned
 
 
 def _sample(vectors_PD: Vectors, sample: int, seed: int) -> NDArray[np.float32]:

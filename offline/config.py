@@ -81,8 +81,10 @@ class EmbedSection(Section):
 class IndexSection(Section):
     """The approximate nearest-neighbour index."""
 
-    m: int = Field(16, ge=2, le=128, description="links of a node; hnswlib's M")
-    ef_construction: int = Field(200, ge=8, description="candidates looked at when a node is added")
+    m: int = Field(
+        16, ge=2, le=128, description="links of a node; hnswlib's M; doubled, to 64 at most, where recall is low"
+    )
+    ef_construction: int = Field(200, ge=8, description="candidates looked at when a node is added; doubled with m")
     target_recall: float = Field(0.98, gt=0, le=1, description="recall@50 against exact search that ef is chosen for")
 
 

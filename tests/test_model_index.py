@@ -167,11 +167,12 @@ def test_an_unreachable_answer_is_found_exactly(index: AnnIndex, vectors: np.nda
 
 def test_ef_is_the_smallest_that_reaches_the_target(vectors: np.ndarray) -> None:
     index = build(vectors, m=6, ef_construction=50)
-    ef = choose_ef(index, vectors, k=50, target=0.9)
-    better = choose_ef(index, vectors, k=50, target=0.98)
+    ef = choose_ef(index, vectors, k=50, target=0.9).ef
+    better, found = choose_ef(index, vectors, k=50, target=0.98)
+    assert found == recall(index.with_ef(better), vectors, sample=500, k=50, seed=0)
     assert 32 < ef < better
     assert recall(index.with_ef(better), vectors, sample=500, k=50, seed=0) >= 0.98
-    assert choose_ef(index, vectors, target=1.1) == 1024
+    assert choose_ef(index, vectors, target=1.1).ef == 1024
 
 
 # --- damage ----------------------------------------------------------------------------------------------------
