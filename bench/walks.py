@@ -2,8 +2,9 @@
 
 The ratio to the baseline is one of processor time, which other load on the machine disturbs least.
 
-python bench/walks.py            1 M pins, 200,000 boards, 9 M edges: about a minute, 1 GiB of memory
-python bench/walks.py --small    a few seconds, to see that it works
+python bench/walks.py                 1 M pins, 200,000 boards, 9 M edges: about a minute, 1 GiB of memory
+python bench/walks.py --small         a few seconds, to see that it works
+python bench/walks.py --dgl PYTHON    DGL's sampler too, by the Python of an environment that has it (bench/other)
 """
 
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
@@ -14,6 +15,8 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -55,9 +58,14 @@ def main() -> None:
     for way, (wall, cpu) in zip(ways, times, strict=True):
         micros, ratio = cpu / len(pins_B) * 1e6, times[0][1] / cpu
         print(f"{way:24s}{len(pins_B) / wall:12,.0f} pins/s{micros:8.1f} us of processor a pin{ratio:8.2f} x less")
+    dgl_rate = None
+    if options.dgl:
+        dgl_rate = pins_per_second_of_dgl(options, edges, pins_B, config)
+        ours = len(pins_B) / times[2][0]
+        print(f"{'DGL, as many threads':24s}{dgl_rate:12,.0f} pins/s; ours is {ours / dgl_rate:.1f} times as fast")
     live = live_latencies(graph, config, rng)
     print(f"{'one pin, live graph':24s}{live[0]:12.3f} ms median{live[1]:8.3f} ms 99th percentile")
-    print(json.dumps(result(options, graph, config, times, live)))
+    print(json.dumps(result(options, graph, config, times, live, dgl_rate)))
 
 
 def arguments() -> argparse.Namespace:
@@ -66,6 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=50_000, help="pins to walk from, in each measurement")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each way, in turn; the best counts")
+    parser.add_argument("--dgl", help="Python that has DGL")
     parser.add_argument("--small", action="store_true", help="20,000 pins, 2,000 seeds, 2 repeats")
     options = parser.parse_args()
     if options.small:
@@ -91,6 +100,23 @@ def best_times(ways: dict[str, Callable[[], object]], repeats: int) -> list[tupl
     return [(min(wall), min(cpu)) for wall, cpu in (zip(*turns, strict=True) for turns in zip(*rounds, strict=True))]
 
 
+def pins_per_second_of_dgl(
+    options: argparse.Namespace, edges: tuple[np.ndarray, np.ndarray], pins_B: np.ndarray, config: WalkConfig
+) -> float:
+    """DGL's best rate with as many threads, on the same graph and the first tenth of the same seeds."""
+    some_B = pins_B[: max(1, len(pins_B) // 10)]
+    walks = [config.num_walks, config.num_hops, config.restart, config.num_neighbors]
+    sizes = [options.pins, options.pins // 5]
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "edges.npy", np.stack(edges))
+        np.save(Path(folder) / "seeds.npy", some_B)
+        script = Path(__file__).parent / "other" / "dgl_walks.py"
+        arguments = json.dumps([sizes, walks, options.threads, options.repeats])
+        command = [options.dgl, str(script), folder, arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return len(some_B) / min(wall for wall, _ in json.loads(done.stdout.splitlines()[-1]))
+
+
 def live_latencies(graph: BipartiteGraph, config: WalkConfig, rng: np.random.Generator) -> tuple[float, float]:
     """Milliseconds of `neighbors`, median and 99th percentile, after a thousand new pins with four boards each."""
     live = LiveGraph(graph)
@@ -110,13 +136,17 @@ def result(
     config: WalkConfig,
     times: list[tuple[float, float]],
     live: tuple[float, float],
+    dgl_rate: float | None,
 ) -> dict[str, object]:
     rates = [options.seeds / wall for wall, _ in times]
     return {
         "bench": "walks",
         "figure": round(rates[1]),
         "unit": "pins/s on one thread",
-        "ratio_to_one_after_the_other": round(times[0][1] / times[1][1], 2),
+        "ratio": round(times[0][1] / times[1][1], 2),
+        "ratio_is": "processor time of walks one after the other / ours",
+        "ratio_to_dgl": dgl_rate and round(rates[2] / dgl_rate, 1),
+        "dgl_pins_per_second": dgl_rate and round(dgl_rate),
         "ratio_of_threads": round(rates[2] / rates[1], 2),
         "processor_us_per_pin": round(times[1][1] / options.seeds * 1e6, 2),
         "num_threads": options.threads,
