@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +40,7 @@ class Manifest:
     mode        publish, or the mode of the reindex job: index, embed, train
     files       every file but the manifest, by name with slashes
     quality     figures taken before it was published, such as index_recall
+    checksum    of all the others, made when it is written
     """
 
     id: str
@@ -62,9 +64,18 @@ class Manifest:
     files: dict[str, FileInfo]
     quality: dict[str, float]
     format: int = FORMAT
+    checksum: str = ""
 
     def to_json(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self), indent=1).encode() + b"\n"
+        """The bytes of the file."""
+        document = dataclasses.asdict(self)
+        return json.dumps({**document, "checksum": checksum_of(document)}, indent=1).encode() + b"\n"
+
+
+def checksum_of(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's fields, whatever its own checksum says."""
+    fields = {name: value for name, value in document.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -75,6 +86,8 @@ def read_manifest(folder: Path) -> Manifest:
         found = value["format"]
         if found != FORMAT:
             raise ReleaseError(f"{path}: format {found}, but this program reads format {FORMAT}")
+        if checksum_of(value) != value["checksum"]:
+            raise ReleaseError(f"{path}: damaged, it does not have the checksum that it names")
         files = {name: FileInfo(**info) for name, info in value.pop("files").items()}
         manifest = Manifest(files=files, **value)
     except OSError as error:

@@ -24,17 +24,36 @@ from numpy.typing import NDArray
 from model.config import NetworkConfig, WalkConfig
 from model.errors import IndexDamaged, ReleaseError
 from model.features import FeatureEncoder
-from model.files import ASIDE, remove_folder, write_atomic
+from model.files import ASIDE, remove_folder, sha256_file, write_atomic
 from model.graph import BipartiteGraph
 from model.ids import IdTable
 from model.index import AnnIndex, IndexParams
 from model.inference import Inference
-from model.manifest import NAME, RELEASE_ID, Manifest, check_files, read_manifest
+from model.manifest import INDEX_FOLDER, NAME, RELEASE_ID, Manifest, check_files, read_manifest
 
 POINTER = "CURRENT"
 CACHE = ".cache"
 
 logger = logging.getLogger(__name__)
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_texts(kind: Any) -> bool:
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type)
+
+
+_TEXTS = ("pin_id", "title", "description", "image_url", "category", "language")
+COLUMNS = {  # what tables must have
+    "pins.arrow": {
+        **dict.fromkeys(_TEXTS, _is_text),
+        "annotations": _is_texts,
+        "created_at": pa.types.is_integer,
+    },
+    "boards.arrow": {"board_id": _is_text, "title": _is_text},
+}
 
 
 class Release:
@@ -164,6 +183,7 @@ class Release:
     def index(self) -> AnnIndex:
         """The index; built again from the embeddings, beside the releases, when it is damaged."""
         try:
+            self._check_index()
             return AnnIndex.load(self.folder / "index", self.embeddings_PD)
         except IndexDamaged as error:
             logger.warning("%s; looking for one that was built again", error)
@@ -172,6 +192,16 @@ class Release:
             return AnnIndex.load(aside, self.embeddings_PD)
         except IndexDamaged:
             return self._rebuild_index(aside)
+
+    def _check_index(self) -> None:
+        """IndexDamaged unless the description of the index, which has its checksums, is the one of the manifest."""
+        name = f"{INDEX_FOLDER}index.json"
+        path, info = self.folder / name, self.manifest.files.get(name)
+        try:
+            if info is None or sha256_file(path) != info.sha256:
+                raise IndexDamaged(f"{path}: not the one that the manifest names")
+        except OSError as error:
+            raise IndexDamaged(f"{path}: {error.strerror}") from error
 
     def _rebuild_index(self, aside: Path) -> AnnIndex:
         m = self.manifest
@@ -192,6 +222,9 @@ class Release:
         table = read_arrow(self.folder / name)
         if table.num_rows != num_rows:
             raise ReleaseError(f"{self.folder / name}: {table.num_rows} rows, but the manifest says {num_rows}")
+        for column, check in COLUMNS[name].items():
+            if column not in table.column_names or not check(table.schema.field(column).type):
+                raise ReleaseError(f"{self.folder / name}: no column {column}, or of another type")
         return table
 
     def _array(self, name: str, dtype: type[np.generic], width: int | None) -> NDArray[Any]:

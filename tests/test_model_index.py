@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,10 @@ def forge(folder: Path, **fields: float) -> None:
         {"entry": 3000},
         {"top": 1000},
         {"top": -1},
+        {"top": 0},
+        {"top": 9},
+        {"capacity": 3001},
+        {"capacity": 2**62},
         {"mult": 5.0},
     ],
 )
@@ -240,6 +245,56 @@ def test_a_forged_header_is_refused_although_its_checksum_is_right(
     AnnIndex.load(folder, vectors)  # the forger alone changes nothing
     forge(folder, **fields)
     with pytest.raises(IndexDamaged):
+        AnnIndex.load(folder, vectors)
+
+
+STRIDE = 1 + 2 * 16 + 24 + 2  # words of an item: links, vector, label
+ROW = 1 + 16  # words of a row of links above
+NUM = 3000
+
+
+def upper_rows(words: np.ndarray) -> list[tuple[int, int, int]]:
+    """Item, level and place of each row of links above level 0."""
+    rows, place = [], NUM * STRIDE
+    for item in range(NUM):
+        levels = int(words[place]) // (4 * ROW)
+        rows += [(item, level, place + 1 + (level - 1) * ROW) for level in range(1, levels + 1)]
+        place += 1 + levels * ROW
+    return rows
+
+
+def link_upwards(words: np.ndarray) -> None:
+    """On level 1, a link to an item that is on level 0 only."""
+    rows = upper_rows(words)
+    words[rows[0][2] + 1] = min(set(range(NUM)) - {item for item, _, _ in rows})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda words: words.__setitem__(5 * STRIDE + 1, NUM), "links"),
+        (lambda words: words.__setitem__(5 * STRIDE, 33), "links"),
+        (lambda words: words.__setitem__(5 * STRIDE, words[5 * STRIDE] | 1 << 16), "links"),
+        (lambda words: words.__setitem__(6 * STRIDE - 2, NUM), "label"),
+        (lambda words: words.__setitem__(6 * STRIDE - 1, 1), "label"),
+        (lambda words: words.__setitem__(NUM * STRIDE, 4 * ROW * 40), "levels"),
+        (lambda words: words.__setitem__(upper_rows(words)[0][2] + 1, NUM + 7), "links"),
+        (lambda words: words.__setitem__(upper_rows(words)[0][2], 17), "links"),
+        (link_upwards, "links"),
+    ],
+    ids=range(9),
+)
+def test_a_forged_link_is_refused_although_its_checksum_is_right(
+    folder: Path, vectors: np.ndarray, change: Callable[[np.ndarray], None], problem: str
+) -> None:
+    """hnswlib would follow it past its memory."""
+    path = folder / "index.bin"
+    whole = bytearray(path.read_bytes())
+    words = np.frombuffer(whole, "<u4", offset=96)
+    change(words)
+    path.write_bytes(whole)
+    forge(folder)
+    with pytest.raises(IndexDamaged, match=problem):
         AnnIndex.load(folder, vectors)
 
 

@@ -17,7 +17,8 @@ from tiny_run import NUM_PINS, make_run, release_parts
 from model import release_writer
 from model.errors import ReleaseError
 from model.exact import exact_neighbors
-from model.manifest import Manifest
+from model.index import AnnIndex, read_params
+from model.manifest import Manifest, checksum_of, describe_files
 from model.release import current, list_releases, open_release, remove_old, set_current
 from model.release_writer import ReleaseParts, write_release
 from offline.run_folder import RunFolder
@@ -149,10 +150,41 @@ def test_a_damaged_index_is_built_again_beside_the_release(root: Path, parts: Re
 def test_a_damaged_manifest_is_refused(root: Path, parts: ReleaseParts, change: dict[str, object]) -> None:
     release_id = write(root, parts).id
     path = root / release_id / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    change_manifest(path, **change)
     with pytest.raises(ReleaseError, match=r"manifest\.json"):
         open_release(root, release_id)
     assert list_releases(root) == []
+
+
+@pytest.mark.parametrize(("table", "column"), [("pins", "title"), ("pins", "annotations"), ("boards", "board_id")])
+@pytest.mark.parametrize("kind", ["gone", "numbers"])
+def test_a_table_without_a_column_is_refused(
+    root: Path, parts: ReleaseParts, table: str, column: str, kind: str
+) -> None:
+    """Although all checksums are right."""
+    folder = root / write(root, parts).id
+    path = folder / f"{table}.arrow"
+    was = pa.ipc.open_file(path.read_bytes()).read_all()
+    at = was.column_names.index(column)
+    now = was.drop_columns([column]) if kind == "gone" else was.set_column(at, column, pa.array(range(was.num_rows)))
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, now.schema) as writer:
+        writer.write_table(now)
+    names = json.loads((folder / "manifest.json").read_text())["files"]
+    change_manifest(folder / "manifest.json", files={n: vars(i) for n, i in describe_files(folder, names).items()})
+    with pytest.raises(ReleaseError, match=f"{table}.*{column}"):
+        open_release(root, folder.name).load()
+
+
+def test_the_index_of_another_release_is_not_used(root: Path, tmp_path: Path, parts: ReleaseParts) -> None:
+    """In itself it is whole, and of nearly the same vectors; some neighbours would be missing."""
+    folder = root / write(root, parts).id
+    vectors = np.load(parts.embeddings)
+    vectors[3] = -vectors[3]
+    AnnIndex.build(vectors, read_params(folder / "index")).save(folder / "index")
+    release = open_release(root, folder.name)
+    found = release.index.query(np.asarray(release.embeddings_PD[3:4]), 1)
+    assert found.rows_QK.tolist() == [[3]]
+    assert (root / ".cache" / folder.name / "index.bin").exists()
 
 
 @pytest.mark.parametrize("name", ["../../x", "r20200101-000000-0000", "", "CURRENT"])
@@ -162,10 +194,24 @@ def test_only_names_of_releases_are_opened(root: Path, parts: ReleaseParts, name
         open_release(root, name)
 
 
-def test_counts_that_do_not_fit_are_refused(root: Path, parts: ReleaseParts) -> None:
+def change_manifest(path: Path, **changes: object) -> None:
+    """Change a manifest and make its checksum right again."""
+    document = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(document | {"checksum": checksum_of(document)}))
+
+
+def test_a_manifest_with_another_number_is_refused(root: Path, parts: ReleaseParts) -> None:
+    """One that would have changes left out, though everything fits."""
     release_id = write(root, parts).id
     path = root / release_id / "manifest.json"
-    path.write_text(path.read_text().replace(f'"num_pins": {NUM_PINS}', f'"num_pins": {NUM_PINS - 1}'))
+    path.write_text(path.read_text().replace('"seq": 7', '"seq": 8'))
+    with pytest.raises(ReleaseError, match=r"manifest\.json: damaged"):
+        open_release(root, release_id)
+
+
+def test_counts_that_do_not_fit_are_refused(root: Path, parts: ReleaseParts) -> None:
+    release_id = write(root, parts).id
+    change_manifest(root / release_id / "manifest.json", num_pins=NUM_PINS - 1)
     with pytest.raises(ReleaseError, match=r"pins\.arrow"):
         open_release(root, release_id).load()
 
