@@ -23,9 +23,9 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.integer]
 Gather = Callable[[int, Rows], Floats]
 
-NETWORK_FORMAT = 2
+NETWORK_FORMAT = 3
 EPSILON = 1e-12
-MOST_POPULAR = 0.95  # a prior coordinate of one would leave nothing of the pin itself
+MOST_POPULAR = 0.97  # a prior coordinate of one would leave nothing of the pin itself
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ class Inference:
         return unit_rows(_relu(self._linear(f"convolve.{layer}.W", both)))
 
     def head(self, h_BH: Floats, x_BF: Floats) -> Floats:
-        """Unit rows of G2 ReLU(G1 h + g), (B, D) (algorithm 2, line 16), plus R x and the prior where they are on."""
+        """Unit rows of G2 ReLU(G1 h + g), (B, D) (algorithm 2, line 16), plus R x + r and the prior if on."""
         h_BH = self._latents(self.config.num_layers, h_BH)
         z_BD = _relu(self._linear("head.G1", h_BH)) @ self._weights["head.G2.weight"].T
         if self.config.residual:
-            z_BD += self.inputs(x_BF) @ self._weights["residual.weight"].T
+            z_BD += self._linear("residual", self.inputs(x_BF))
         z_BD = unit_rows(z_BD)
         return add_prior(z_BD, self.popularity(x_BF)) if self.config.num_prior else z_BD
 
@@ -114,7 +114,7 @@ class Inference:
         return x_BF[:, : self.config.num_inputs]
 
     def popularity(self, x_BF: Floats) -> Floats:
-        """(B,) in [0, 0.95]: the prior's coordinate, linear in the features that are its own."""
+        """(B,) in [0, 0.97]: the prior's coordinate, linear in the features that are its own."""
         prior_B = x_BF[:, self.config.num_inputs :] @ self._weights["prior.weight"] + self._weights["prior.bias"]
         clipped: Floats = prior_B.clip(0, MOST_POPULAR)
         return clipped
@@ -166,6 +166,7 @@ def weight_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     shapes["head.G2.weight"] = (config.learned_dim, hidden)
     if config.residual:
         shapes["residual.weight"] = (config.learned_dim, config.num_inputs)
+        shapes["residual.bias"] = (config.learned_dim,)
     if config.num_prior:
         shapes["prior.weight"], shapes["prior.bias"] = (config.num_prior,), ()
     return shapes

@@ -99,7 +99,7 @@ class PinSage(nn.Module):
         if config.residual:  # training starts from the linear map alone, and takes from the graph what helps
             nn.init.zeros_(last.weight)
         self.head = nn.ModuleDict({"G1": nn.Linear(widths[-1], config.hidden_dim), "G2": last})
-        self.residual = nn.Linear(config.num_inputs, config.learned_dim, bias=False) if config.residual else None
+        self.residual = nn.Linear(config.num_inputs, config.learned_dim) if config.residual else None
         self.prior = Prior(config.num_prior) if config.num_prior else None
         self.dropout = Dropout(dropout)
         self.feature_dropout = Dropout(feature_dropout)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from model.graph import BipartiteGraph
 from model.walks import Neighborhoods
+from offline.board_pairs import board_chances, draw_board_pairs, shared_boards
 from offline.config import TrainSection
 from offline.minibatches import Forgetting, Minibatch, MinibatchBuilder
 from offline.negatives import (
@@ -92,17 +93,22 @@ class BatchProducer:
         self._positives = Positives(pairs_N2, self._num_pins)
         targets = pairs_N2 if config.both_directions else pairs_N2[:, 1]
         self._chance_P = target_chances(targets.ravel(), self._num_pins)
+        self._boards = shared_boards(graph) if config.board_pairs else np.empty(0, np.int64)
+        self._num_board_pairs = round(len(pairs_N2) * config.board_pairs / (1 - config.board_pairs))
+        if len(self._boards):
+            chance_P = board_chances(graph, self._boards)
+            self._chance_P = (1 - config.board_pairs) * self._chance_P + config.board_pairs * chance_P
         self._ranks = hard_ranks(self._num_pins, config.hard_rank_low, config.hard_rank_high)
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of an epoch."""
-        return len(self._pairs_N2)
+        """Pairs of an epoch: the labelled ones, and those that boards give."""
+        return len(self._pairs_N2) + (self._num_board_pairs if len(self._boards) else 0)
 
     @property
     def num_batches(self) -> int:
         """Batches of an epoch."""
-        return -(-len(self._pairs_N2) // self._config.batch_size)
+        return -(-self.num_pairs // self._config.batch_size)
 
     def epoch(self, epoch: int, finish: Callable[[TrainBatch], Ready]) -> Iterator[Ready]:
         """The batches of an epoch (counted from 1): the same for the same seed, whatever came before.
@@ -110,28 +116,31 @@ class BatchProducer:
         `finish` is what is still to be done beside the running step.
         """
 
-        def make(number: int, part_B: Array) -> Ready:
-            return finish(self._make(epoch, number, part_B))
+        rng = np.random.default_rng([self._seed, epoch])
+        board_pairs = draw_board_pairs(self._graph, self._boards, self._num_board_pairs, rng)
+        pairs_N2 = rng.permutation(np.concatenate([self._pairs_N2, board_pairs]))
 
-        order_N = np.random.default_rng([self._seed, epoch]).permutation(len(self._pairs_N2))
+        def make(number: int, part_B2: Array) -> Ready:
+            return finish(self._make(epoch, number, part_B2))
+
         waiting: deque[Future[Ready]] = deque()
         with ThreadPoolExecutor(self._num_ahead) as pool:
-            for number, part_B in enumerate(np.array_split(order_N, self.num_batches)):
-                waiting.append(pool.submit(make, number, part_B))
+            for number, part_B2 in enumerate(np.array_split(pairs_N2, self.num_batches)):
+                waiting.append(pool.submit(make, number, part_B2))
                 if len(waiting) > self._num_ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _make(self, epoch: int, number: int, part_B: Array) -> TrainBatch:
+    def _make(self, epoch: int, number: int, part_B2: Array) -> TrainBatch:
         config, rng = self._config, np.random.default_rng([self._seed, epoch, number])
-        query_B, positive_B = self._pairs_N2[part_B].T
+        query_B, positive_B = part_B2.T
         if config.both_directions:
-            turned_B = rng.random(len(part_B)) < 0.5
+            turned_B = rng.random(len(part_B2)) < 0.5
             query_B, positive_B = np.where(turned_B, positive_B, query_B), np.where(turned_B, query_B, positive_B)
         shared_N = rng.integers(self._num_pins, size=config.num_negatives)
         candidate_C = np.unique(np.concatenate([positive_B, shared_N]))
-        mine = self._team.share(len(part_B))
+        mine = self._team.share(len(part_B2))
         query_B, positive_B = query_B[mine], positive_B[mine]
         target_B = np.searchsorted(candidate_C, positive_B)
         masked_BC = self._positives.mask(query_B, candidate_C, target_B)
@@ -145,10 +154,10 @@ class BatchProducer:
             minibatch,
             self._read_features(minibatch.frontier_S, rng),
             target_B,
-            inclusion_log_chance(self._chance_P[candidate_C], len(part_B), config.num_negatives, self._num_pins),
+            inclusion_log_chance(self._chance_P[candidate_C], len(part_B2), config.num_negatives, self._num_pins),
             masked_BC,
             hard_BH.shape[1],
-            len(query_B) * self._team.size / len(part_B),
+            len(query_B) * self._team.size / len(part_B2),
         )
 
     def _hard(

@@ -68,6 +68,8 @@ class TrainSection(Section):
     both_directions: bool = Field(True, description="a pair also teaches from related to query")
     features: tuple[str, ...] = Field((), description="groups of features that the network looks at; none named: all")
     board_share: float = Field(1.0, gt=0, le=1, description="share of boards trained on, with the pins they touch")
+    board_pairs: float = Field(0.5, ge=0, lt=1, description="share of training pairs that are two pins of a board")
+    linear_start: bool = Field(True, description="start from the linear map of features that validation likes best")
     prior: bool = Field(True, description="let validation pairs decide how much popularity counts")
     max_valid_pairs: int = Field(20_000, ge=1, description="validation pairs looked at after each epoch, at most")
 
@@ -112,6 +114,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch_size": 512,
             "max_hard_negatives": 6,
             "both_directions": False,
+            "board_pairs": 0.0,
             "prior": False,
             "dropout": 0.0,
             "feature_dropout": 0.0,

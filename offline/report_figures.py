@@ -142,7 +142,9 @@ def training_curve(lines: Sequence[Row]) -> str:
         axes.set(xlabel="epoch", ylabel="validation score")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         losses = axes.twinx()
-        losses.plot(epochs, [line["loss"] for line in lines], color=FAINT, linewidth=1.5, linestyle="--")
+        losses.plot(
+            epochs, [line.get("loss", float("nan")) for line in lines], color=FAINT, linewidth=1.5, linestyle="--"
+        )
         losses.set_ylabel("loss (dashed)")
         losses.grid(visible=False)
         return svg(figure)

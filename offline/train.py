@@ -9,7 +9,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from offline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from offline.config import RunConfig, TrainSection
 from offline.embed import embed_all
 from offline.feature_choice import see_only
+from offline.linear_start import choose_start
 from offline.prior import choose_prior, validation_score
 from offline.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
@@ -60,6 +61,7 @@ class Trainer:
             dropout=config.train.dropout,
             feature_dropout=config.train.feature_dropout,
         )
+        self._directions = directions(encoder, config.train.features)
         if config.train.features:
             see_only(network, encoder, config.train.features)
         self._stepper = Stepper(network, config.train, self._team)
@@ -73,7 +75,7 @@ class Trainer:
         """
         config, checkpoint = self._config.train, self._run.train / "checkpoint.safetensors"
         loaded = load_checkpoint(checkpoint, self._trained, self._optimizer, inputs)
-        progress, best = loaded or (Progress(inputs), self._weights())
+        progress, best = loaded or self._start(inputs, report)
         while self._goes_on(progress):
             started = time.monotonic()
             progress.epoch += 1
@@ -98,6 +100,34 @@ class Trainer:
             self._trained.load_state_dict(best)
             save_network(self._run.train, self._trained.network)
         return progress
+
+    def _start(self, inputs: str, report: Report) -> tuple[Progress, dict[str, Tensor]]:
+        """Epoch zero: the residual path is the best linear map of the features, and training has to beat it."""
+        progress, network = Progress(inputs), self._trained.network
+        if network.residual is None or not self._config.train.linear_start:
+            return progress, self._weights()
+        report("choosing the linear start", 0.0)
+        num_inputs = network.config.num_inputs
+        start = choose_start(
+            self._features_PF[:, :num_inputs],
+            self._features_PF[:, num_inputs:] if network.prior is not None and self._config.train.prior else None,
+            self._directions,
+            self._valid_N2,
+            network.config.learned_dim,
+            np.random.default_rng(self._config.seed),
+        )
+        if start is None:
+            return progress, self._weights()
+        with torch.no_grad():
+            network.residual.weight.copy_(torch.from_numpy(start.weight_DF))
+            network.residual.bias.copy_(torch.from_numpy(start.bias_D))
+        score, hits = self._validate() if self._team.leads else (0.0, {})
+        progress.best_score, _ = self._team.agree(score, 0.0)
+        if self._team.leads:
+            self._log(progress, {}, score, hits)
+            said = ", ".join(f"{name} x {weight:g}" for name, weight in start.groups.items())
+            report(f"linear start ({said}): validation {score:.4f}, HR@10 {hits['HR@10']:.3f}", 0.0)
+        return progress, self._weights()
 
     def _goes_on(self, progress: Progress) -> bool:
         config = self._config.train
@@ -220,6 +250,15 @@ def learning_rate(config: TrainSection, epoch: int, batch: int, num_batches: int
     """Linear from zero to the peak through the first epoch, then exponential decay (paper, section 3.3)."""
     passed = epoch - 1 + (batch + 1) / num_batches
     return config.learning_rate * (passed if passed <= 1 else config.decay ** (passed - 1))
+
+
+def directions(encoder: FeatureEncoder, chosen: Sequence[str]) -> dict[str, slice]:
+    """The groups of features that point somewhere (a degree is a size), of all or of the chosen ones."""
+    return {
+        name: columns
+        for name, columns in encoder.slices.items()
+        if name not in ("degree", "popularity") and (not chosen or name in chosen)
+    }
 
 
 def forgettable_features(encoder: FeatureEncoder) -> Forgettable:

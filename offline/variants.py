@@ -47,6 +47,8 @@ MLP: Settings = {
         "feature_dropout": 0.0,
         "isolate": 0.0,
         "both_directions": True,
+        "board_pairs": 0.0,
+        "linear_start": False,
         "prior": False,
         "features": [],
     },
