@@ -21,9 +21,11 @@ from offline.cli_options import (
     DEFAULT_HOME,
     ConfigOption,
     DatasetPath,
+    EngineOption,
     HomeOption,
     HostOption,
     JsonOption,
+    MasterOption,
     PortOption,
     PresetOption,
     RunOption,
@@ -101,10 +103,12 @@ def prepare(
     preset: PresetOption = "default",
     config: ConfigOption = None,
     set_: SetOption = None,
+    engine: EngineOption = "local",
+    master: MasterOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """First stage: graph, neighbourhoods, features, labelled pairs."""
-    _run_stages(dataset, run, ("prepare",), preset, config, set_, as_json)
+    """First stage: graph, neighbourhoods (on Spark where asked for), features, labelled pairs."""
+    _run_stages(dataset, run, ("prepare",), preset, config, set_, as_json, _runners(engine, master))
 
 
 @app.command()
@@ -116,16 +120,12 @@ def train(run: RunPath, as_json: JsonOption = False) -> None:
 @app.command()
 def embed(
     run: RunPath,
-    engine: Annotated[Literal["local", "spark"], typer.Option(help="this machine, or Apache Spark")] = "local",
-    master: Annotated[str | None, typer.Option(help="Spark's master, such as local[4] or yarn")] = None,
+    engine: EngineOption = "local",
+    master: MasterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Third stage: embeddings of all pins."""
-    from offline.stages import on_spark
-
-    if master is not None and engine == "local":
-        raise UserError("--master is for --engine spark")
-    _rerun(run, "embed", as_json, on_spark(master) if engine == "spark" else None)
+    _rerun(run, "embed", as_json, _runners(engine, master))
 
 
 @app.command()
@@ -292,6 +292,7 @@ def _run_stages(
     config: Path | None,
     assignments: list[str] | None,
     as_json: bool,
+    runners: dict[str, Runner] | None = None,
 ) -> None:
     from offline.config import load_config
     from offline.run_folder import RunFolder
@@ -299,10 +300,24 @@ def _run_stages(
 
     settings = load_config(preset, config, assignments or ())
     seconds = run_stages(
-        dataset, RunFolder(run), settings, stages=stages, progress=partial(show_progress, as_json=as_json)
+        dataset,
+        RunFolder(run),
+        settings,
+        stages=stages,
+        runners=runners,
+        progress=partial(show_progress, as_json=as_json),
     )
     if not seconds:
         _say({"run": str(run), "state": "nothing to do: all stages are done and unchanged"}, as_json)
+
+
+def _runners(engine: str, master: str | None) -> dict[str, Runner] | None:
+    """Who runs the stages, where it is not this machine."""
+    from offline.stages import on_spark
+
+    if master is not None and engine == "local":
+        raise UserError("--master is for --engine spark")
+    return on_spark(master) if engine == "spark" else None
 
 
 def _rerun(run: Path, stage: str, as_json: bool, runners: dict[str, Runner] | None = None) -> None:

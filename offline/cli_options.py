@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,4 +19,6 @@ PresetOption = Annotated[str, typer.Option("--preset", help="default, or paper: 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as wanted")]
 JsonOption = Annotated[bool, typer.Option("--json", help="for machines: one JSON object a line")]
+EngineOption = Annotated[Literal["local", "spark"], typer.Option(help="this machine, or Apache Spark")]
+MasterOption = Annotated[str | None, typer.Option(help="Spark's master, such as local[4] or yarn")]
 DEFAULT_HOME = Path("~/.pinsage")

@@ -8,24 +8,17 @@ that the later stages map.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
-from model.errors import PinsageError, UserError
 from model.inference import Inference
 from offline.embed import Progress, write_pin_ids
-from offline.embed_spark_tasks import NEIGHBORS, SELF, STEPPED, StepTask, from_binary
+from offline.embed_spark_tasks import NEIGHBORS, SELF, STEPPED, StepTask
 from offline.embed_step import inputs_hash, output_column, read_inputs
 from offline.partial_arrays import PartialArrays
 from offline.run_folder import RunFolder
+from offline.spark_session import fill_rows, open_session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -87,67 +80,11 @@ def _fetch(run: RunFolder, folder: Path) -> None:
     inference, features_PF, _ = read_inputs(run)
     num_pins, last = len(features_PF), inference.config.num_layers
     paths = [run.messages(step) for step in range(last)] + [run.embeddings]
-    columns = {path: output_column(inference, step) for step, path in enumerate(paths)}
-    arrays = PartialArrays(columns, {}, num_pins)
+    arrays = PartialArrays({path: output_column(inference, step) for step, path in enumerate(paths)}, {}, num_pins)
     for step, path in enumerate(paths):
-        filled = 0
-        for part in sorted(_parts(folder, step).glob("*.parquet")):
-            for batch in pq.ParquetFile(part).iter_batches(BLOCK_ROWS, columns=["row", "output"]):
-                arrays[path][batch["row"].to_numpy()] = from_binary(batch["output"], columns[path])
-                filled += len(batch)
-        if filled != num_pins:
-            raise PinsageError(
-                f"{_parts(folder, step)}: {filled} rows, should be {num_pins}; remove the folder, try again"
-            )
+        fill_rows(arrays[path], _parts(folder, step), "output")
     arrays.finish()
 
 
 def _parts(folder: Path, step: int) -> Path:
     return folder / f"step_{step}"
-
-
-@contextmanager
-def open_session(master: str | None) -> Iterator[SparkSession]:
-    """A Spark session, stopped at the end.
-
-    Raises UserError where pyspark or Java are missing, PinsageError with Spark's reason when Spark fails.
-    """
-    java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else shutil.which("java")
-    if java is None or not Path(java).exists():
-        raise UserError("no Java found, which Spark runs on: install Java 17 or newer, or set JAVA_HOME")
-    for name in ("pyspark", "pandas"):  # pandas is Spark's own need
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"{name} is not installed; this engine needs: pip install 'pinsage[spark]'")
-    from pyspark.errors import PySparkException
-
-    try:
-        spark = _start(master)
-        try:
-            yield spark
-        finally:
-            spark.stop()
-    except PySparkException as error:
-        raise PinsageError(f"Spark: {_reason(str(error))}") from error
-
-
-def _start(master: str | None) -> SparkSession:
-    from pyspark.sql import SparkSession
-
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    # Broadcast joins would collect messages on the driver.
-    builder = SparkSession.builder.appName("pinsage embed").config("spark.sql.autoBroadcastJoinThreshold", -1)
-    builder = builder.config("spark.ui.showConsoleProgress", False)  # progress is shown our way
-    if master is not None:
-        builder = builder.master(master)
-    if (master or "").startswith("local"):
-        builder = builder.config("spark.ui.enabled", False).config("spark.driver.host", "localhost")
-        builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
-    spark = builder.getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
-    return spark
-
-
-def _reason(message: str) -> str:
-    """The line that says what happened: of a Python traceback the last, of anything else the first."""
-    lines = message.strip().splitlines() or ["failed without a reason; see its log"]
-    return lines[-1] if "Traceback" in message else lines[0]

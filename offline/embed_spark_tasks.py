@@ -25,6 +25,7 @@ from offline.embed_step import Stepped, check_finite, output_column, read_inputs
 from offline.partial_arrays import Column
 from offline.pooling import pool_rows
 from offline.run_folder import RunFolder
+from offline.spark_session import from_binary, to_binary
 
 Array = npt.NDArray[Any]
 
@@ -131,22 +132,6 @@ def whole_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             rest = []
         rest.append(batch.slice(last))
     yield from _joined(rest)
-
-
-def to_binary(x_BW: Array) -> pa.Array:
-    """Rows of numbers as an Arrow array of bytes, without a copy where they lie one after the other."""
-    x_BW = np.ascontiguousarray(x_BW)
-    offsets = np.arange(len(x_BW) + 1, dtype=np.int32) * np.int32(x_BW.itemsize * x_BW.shape[1])
-    return pa.Array.from_buffers(pa.binary(), len(x_BW), [None, pa.py_buffer(offsets), pa.py_buffer(x_BW)])
-
-
-def from_binary(rows: pa.Array, column: Column) -> Array:
-    """(B, W) numbers of an Arrow array of bytes, none of them null, without a copy."""
-    if len(rows) == 0:
-        return np.zeros((0, column.width), column.dtype)
-    _, offsets, data = rows.buffers()
-    start = np.frombuffer(offsets, np.int32)[rows.offset]
-    return np.frombuffer(data, column.dtype, len(rows) * column.width, start).reshape(len(rows), column.width)
 
 
 def _joined(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -51,6 +51,7 @@ PINS_SCHEMA = pa.schema(
     }
 )
 BOARDS_SCHEMA = pa.schema({"board_id": pa.string(), "title": pa.string()})
+Walker = Callable[[RunFolder, WalkConfig, int], None]
 TABLE_BATCH = 1 << 16  # rows of one batch of an Arrow file
 NO_ENGAGEMENT = ("hide", "impression")  # actions that do not say that a user wanted the pin
 
@@ -80,11 +81,13 @@ def prepare(
     pairs: PairsConfig,
     num_threads: int,
     reuse_encoder: Path | None = None,
+    walk_elsewhere: Walker | None = None,
     progress: Report = silent,
 ) -> None:
     """Write everything under RUN/prepare; what an earlier try left there is replaced.
 
     reuse_encoder   folder of a release's encoder that is used as it is, instead of fitting one
+    walk_elsewhere  writes the neighbourhoods, in place of this machine's threads
 
     Raises DatasetError where the data set cannot be used, naming the table.
     """
@@ -98,15 +101,18 @@ def prepare(
     progress("making labelled pairs", 0.15)
     graph, about_pairs = _write_pairs(source, run, graph, boards, pairs, seed)
     walked = _Counter("walking", 0.2, 0.5, graph.num_pins, progress)
-    build_neighborhoods(
-        graph,
-        walks,
-        seed=seed,
-        ids_path=run.neighbor_ids,
-        weights_path=run.neighbor_weights,
-        num_threads=num_threads,
-        progress=walked,
-    )
+    if walk_elsewhere is not None:
+        walk_elsewhere(run, walks, seed)
+    else:
+        build_neighborhoods(
+            graph,
+            walks,
+            seed=seed,
+            ids_path=run.neighbor_ids,
+            weights_path=run.neighbor_weights,
+            num_threads=num_threads,
+            progress=walked,
+        )
     progress("fitting the feature encoder", 0.5)
     visual_PV = _write_visual(source, run)
     asked_P = np.bincount(np.load(run.pairs("train"))[:, 1], minlength=graph.num_pins)

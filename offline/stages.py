@@ -15,13 +15,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from model.config import WalkConfig
 from model.errors import PinsageError, UserError
 from model.feature_files import ENCODER_FORMAT
 from model.inference import NETWORK_FORMAT
 from offline.config import RunConfig, parse_config
 from offline.progress import Report, silent
 from offline.run_folder import RunFolder, fingerprint
+
+if TYPE_CHECKING:
+    from offline.prepare import Walker
 
 STAGES = ("prepare", "train", "embed", "index")
 ShowProgress = Callable[[str], AbstractContextManager[Report]]
@@ -128,7 +133,13 @@ def num_threads(config: RunConfig) -> int:
 
 
 def _prepare(
-    dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report
+    dataset: Path,
+    run: RunFolder,
+    config: RunConfig,
+    reuse: Reuse | None,
+    inputs: str,
+    report: Report,
+    walk_elsewhere: Walker | None = None,
 ) -> None:
     from offline.dataset import open_dataset
     from offline.prepare import prepare
@@ -142,6 +153,7 @@ def _prepare(
         pairs=config.pairs,
         num_threads=num_threads(config),
         reuse_encoder=reuse.release / "encoder" if reuse else None,
+        walk_elsewhere=walk_elsewhere,
         progress=report,
     )
 
@@ -183,7 +195,17 @@ def _index(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None
 
 
 def on_spark(master: str | None) -> dict[str, Runner]:
-    """Runners that embed on Spark; `master` as Spark names it."""
+    """Runners that walk and embed on Spark; `master` as Spark names it."""
+
+    def prepare(
+        dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report
+    ) -> None:
+        from offline.walks_spark import walk_on_spark
+
+        def walk(run: RunFolder, walks: WalkConfig, seed: int) -> None:
+            walk_on_spark(run, walks, seed=seed, master=master)
+
+        _prepare(dataset, run, config, reuse, inputs, report, walk)
 
     def embed(
         dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report
@@ -192,7 +214,7 @@ def on_spark(master: str | None) -> dict[str, Runner]:
 
         embed_on_spark(run, master=master, progress=report)
 
-    return {"embed": embed}
+    return {"prepare": prepare, "embed": embed}
 
 
 _RUNNERS: dict[str, Runner] = {"prepare": _prepare, "train": _train, "embed": _embed, "index": _index}

@@ -21,12 +21,13 @@ from model.errors import PinsageError, UserError
 from model.inference import Inference
 from offline.cli import main
 from offline.embed import embed_run
-from offline.embed_spark import embed_on_spark, open_session
-from offline.embed_spark_tasks import StepTask, from_binary, to_binary, whole_groups
+from offline.embed_spark import embed_on_spark
+from offline.embed_spark_tasks import StepTask, whole_groups
 from offline.embed_step import inputs_hash
 from offline.partial_arrays import Column
 from offline.progress import silent
 from offline.run_folder import RunFolder
+from offline.spark_session import from_binary, open_session, to_binary
 
 has_spark = pytest.mark.skipif(
     importlib.util.find_spec("pyspark") is None or shutil.which("java") is None,
@@ -43,6 +44,7 @@ ON_SPARK = ["default", "no layers"]  # each step is some seconds; the others run
 EMBED = """
 import sys
 from pathlib import Path
+from model.errors import PinsageError
 from offline import embed_spark
 from offline.run_folder import RunFolder
 
@@ -62,7 +64,7 @@ for path in sys.argv[3:]:
 assert "torch" not in sys.modules
 try:
     embed(sys.argv[1])
-except embed_spark.PinsageError as error:
+except PinsageError as error:
     print(error)
 """
 
