@@ -141,6 +141,7 @@ def result(
         "figure": round(options.batches * options.batch / loop_wall),
         "unit": "pairs/s of the whole loop",
         "ratio": round(loop_wall / alone_wall, 3),
+        "ratio_is": "whole loop / step alone",
         "ratio_processor": round(loop_cpu / alone_cpu, 3),
         "ratio_wanted": WANTED,
         "pins_read": len(batch.x_SF),
