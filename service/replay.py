@@ -37,20 +37,24 @@ class Replay:
         """
         if record.seq <= self.seq:
             return None
-        if record.seq == self.seq + 1:
-            self.seq = record.seq
-        else:
-            self._ahead.setdefault(record.pin_id, []).append(record)
-        return self.catalogue.apply(record)
+        try:
+            applied = self.catalogue.apply(record)
+        except ValueError:
+            self._is_in(record)
+            raise
+        self._is_in(record)
+        return applied
 
     def follow(self, records: Iterable[Change]) -> None:
         """Apply changes from the log, ascending by number; those that are in already are left out."""
         due: list[Change] = []
+        last = self.seq
         for record in records:
-            if record.seq > self.seq:
+            if record.seq > last:
                 due += self._with_newer(record)
-                self.seq = record.seq
+                last = record.seq
         self.catalogue.apply_all(due, lambda record, error: self.quarantine(record.key, error))
+        self.seq = last  # not before: others look at it without waiting for us
 
     def reached(self, seq: int) -> None:
         """The log holds nothing more up to this number."""
@@ -65,6 +69,12 @@ class Replay:
         """Something in the log cannot be used."""
         self.num_quarantined += 1
         logger.warning("change of %s left out: %s", what, why)
+
+    def _is_in(self, record: Change) -> None:
+        if record.seq == self.seq + 1:
+            self.seq = record.seq
+        else:
+            self._ahead.setdefault(record.pin_id, []).append(record)
 
     def _with_newer(self, record: Change) -> list[Change]:
         """What a change from the log means here: nothing, itself, or itself and our newer ones about the same pin."""

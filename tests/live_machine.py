@@ -11,6 +11,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class LiveMachine(RuleBasedStateMachine):
         self.saved: dict[str, set[str]] = {}
         self.seen: list[dict[str, np.ndarray]] = [{}, {}]  # vectors of each service
         self.count = 0
+        self.trace: deque[str] = deque(maxlen=100)
         catalogue = self.lives[0]._switch.serving.catalogue
         for row in range(catalogue.num_base):
             shown = catalogue.describe(row)
@@ -106,7 +108,7 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule(side=sides, name=names, cluster=st.integers(0, 5), on=st.lists(boards, max_size=3, unique=True))
     def put(self, side: int, name: str, cluster: int, on: Sequence[str]) -> None:
-        title = f"{' '.join(words_of(cluster)[:4])} {self._next()}"
+        title = f"{' '.join(words_of(cluster)[:4])} {self._next('put', side, name, cluster, on)}"
         result = self.do(self.lives[side].put_pin(PinRecord(name, title, boards=tuple(on))))
         assert sum(weight for _, weight in result.neighbors) <= 1.001
         self.pins[name] = Pin(title, set(on))
@@ -114,14 +116,14 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule(side=sides, name=names)
     def delete(self, side: int, name: str) -> None:
-        self._next()
+        self._next("delete", side, name)
         if self._expect(side, name, self.lives[side].delete_pin(name)):
             del self.pins[name]
             self._changed(side, name)
 
     @rule(side=sides, name=names, board=boards, present=st.booleans())
     def set_edge(self, side: int, name: str, board: str, present: bool) -> None:
-        self._next()
+        self._next("set_edge", side, name, board, present)
         if self._expect(side, name, self.lives[side].set_edge(board, name, present)):
             self._set(name, board, present)
             self._changed(side, name)
@@ -134,7 +136,7 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule(side=sides, user=users, name=names, board=st.none() | boards)
     def save(self, side: int, user: str, name: str, board: str | None) -> None:
-        event = Event("save", name, self._next(), board, f"event-{self.count}")
+        event = Event("save", name, self._next("save", side, user, name, board), board, f"event-{self.count}")
         for expected in (1, 0):  # a repetition counts for nothing
             assert self.do(self.lives[side].record_events(user, [event])) == expected
         self.saved.setdefault(user, set()).add(name)
@@ -146,7 +148,7 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule(side=sides, name=names)
     def related(self, side: int, name: str) -> None:
-        self._next()
+        self._next("related", side, name)
         self._catch_up(side)
         work = self.lives[side].related(name, limit=10_000)
         if name not in self.pins:
@@ -157,7 +159,7 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule(side=sides, user=users)
     def homefeed(self, side: int, user: str) -> None:
-        self._next()
+        self._next("homefeed", side, user)
         self._catch_up(side)
         found = [item.pin_id for item in self.do(self.lives[side].homefeed(user, limit=50)).items]
         assert len(found) == len(set(found))
@@ -165,21 +167,21 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule(side=sides)
     def compare_one(self, side: int) -> None:
-        self._next()
+        self._next("compare", side)
         self._compare(side)
 
     # --- what happens to services ---
 
     @rule(side=sides)
     def compact(self, side: int) -> None:
-        self._next()
+        self._next("compact", side)
         self.do(self.lives[side]._compactor.compact())
 
     @rule(side=sides, luck=st.integers(1, 4))
     def restart(self, side: int, luck: int) -> None:
         if luck > 1:
             return
-        self._next()
+        self._next("restart", side)
         self.do(self.lives[side].stop())
         self.lives[side] = self.do(self._new_live())
         self.seen[side] = {}
@@ -210,7 +212,7 @@ class LiveMachine(RuleBasedStateMachine):
         """To the oldest release that is kept."""
         if luck > 1:
             return
-        self._next()
+        self._next("roll back")
         release_id = list_releases(self.home / "releases")[0].id
         self.do(self.lives[0].activate(release_id))
         self._served(release_id)
@@ -235,7 +237,11 @@ class LiveMachine(RuleBasedStateMachine):
     def _compare(self, side: int) -> None:
         self._catch_up(side)
         live = self.lives[side]
-        self._compare_content(live)
+        try:
+            self._compare_content(live)
+        except AssertionError:
+            print(side, *self.trace, sep="\n")  # a race may never come again
+            raise
         catalogue = live._switch.serving.catalogue
         known = sorted(self.pins)
         rows = catalogue.rows(known)
@@ -268,9 +274,10 @@ class LiveMachine(RuleBasedStateMachine):
 
     # --- helpers ---
 
-    def _next(self) -> int:
+    def _next(self, *what: object) -> int:
         LiveMachine.num_operations += 1
         self.count += 1
+        self.trace.append(f"{self.count}: {what}")
         return self.count
 
     def _expect(self, side: int, name: str, work: Coroutine[Any, Any, object]) -> bool:

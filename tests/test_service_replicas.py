@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_service import WORLD, has, has_followed, is_on, lacks, pin, serving, until
@@ -105,5 +106,31 @@ def test_reading_the_log_does_not_move_on_while_somebody_writes(
                 assert two._switch.position() == before
             await reading
             assert two._switch.position() > before
+
+    asyncio.run(work())
+
+
+def test_a_change_counts_as_heard_of_when_it_can_be_found(
+    home: Path, release_id: str, redis_source: RedisSource
+) -> None:
+    seen: list[bool] = []
+
+    async def work() -> None:
+        async with serving(home, redis_source) as one, serving(home, redis_source) as two:
+            await until(lambda: has_followed(two))
+            replay, catalogue = two._switch.serving.replay, two._switch.serving.catalogue
+            apply_all = catalogue.apply_all
+
+            def look(*arguments: Any) -> None:
+                before = replay.seq
+                apply_all(*arguments)
+                seen.append(replay.seq == before)
+
+            catalogue.apply_all = look  # type: ignore[method-assign]
+            for i in range(5):
+                await one.put_pin(pin(f"new{i}"))
+            await until(lambda: has(two, "new4"))
+        assert seen
+        assert all(seen)
 
     asyncio.run(work())
