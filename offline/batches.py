@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from model.graph import BipartiteGraph
 from model.walks import Neighborhoods
-from offline.board_pairs import board_chances, draw_board_pairs, shared_boards
+from offline.board_pairs import board_chances, count_pairs, pairs_of_epoch, shared_boards
 from offline.config import TrainSection
 from offline.minibatches import Forgetting, Minibatch, MinibatchBuilder
 from offline.negatives import (
@@ -79,12 +79,17 @@ class BatchProducer:
         *,
         num_layers: int,
         forgettable: Forgettable,
+        board_pairs: float = 0.0,
         seed: int,
         num_threads: int,
         num_ahead: int = 1,
         team: Team | None = None,
     ) -> None:
-        """num_ahead: batches made at a time, each by a thread of its own; team: those who share the batches."""
+        """
+        board_pairs  share of pairs that boards give
+        num_ahead    batches made at a time, each by a thread of its own
+        team         those who share the batches
+        """
         self._num_ahead, self._team = num_ahead, team or Team()
         self._pairs_N2, self._features_PF, self._graph = pairs_N2, features_PF, graph
         self._config, self._forgettable, self._seed, self._num_threads = config, forgettable, seed, num_threads
@@ -93,17 +98,17 @@ class BatchProducer:
         self._positives = Positives(pairs_N2, self._num_pins)
         targets = pairs_N2 if config.both_directions else pairs_N2[:, 1]
         self._chance_P = target_chances(targets.ravel(), self._num_pins)
-        self._boards = shared_boards(graph) if config.board_pairs else np.empty(0, np.int64)
-        self._num_board_pairs = round(len(pairs_N2) * config.board_pairs / (1 - config.board_pairs))
-        if len(self._boards):
+        self._boards = shared_boards(graph)
+        self._board_pairs = board_pairs if len(self._boards) else 0.0
+        if self._board_pairs:
             chance_P = board_chances(graph, self._boards)
-            self._chance_P = (1 - config.board_pairs) * self._chance_P + config.board_pairs * chance_P
+            self._chance_P = (1 - self._board_pairs) * self._chance_P + self._board_pairs * chance_P
         self._ranks = hard_ranks(self._num_pins, config.hard_rank_low, config.hard_rank_high)
 
     @property
     def num_pairs(self) -> int:
         """Pairs of an epoch: the labelled ones, and those that boards give."""
-        return len(self._pairs_N2) + (self._num_board_pairs if len(self._boards) else 0)
+        return sum(count_pairs(len(self._pairs_N2), self._board_pairs))
 
     @property
     def num_batches(self) -> int:
@@ -117,8 +122,7 @@ class BatchProducer:
         """
 
         rng = np.random.default_rng([self._seed, epoch])
-        board_pairs = draw_board_pairs(self._graph, self._boards, self._num_board_pairs, rng)
-        pairs_N2 = rng.permutation(np.concatenate([self._pairs_N2, board_pairs]))
+        pairs_N2 = pairs_of_epoch(self._pairs_N2, self._graph, self._boards, self._board_pairs, rng)
 
         def make(number: int, part_B2: Array) -> Ready:
             return finish(self._make(epoch, number, part_B2))

@@ -6,13 +6,15 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.config import Pooling, WalkConfig
 from model.errors import UserError
 from offline.encoder_config import EncoderConfig, PairsConfig
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -68,7 +70,9 @@ class TrainSection(Section):
     both_directions: bool = Field(True, description="a pair also teaches from related to query")
     features: tuple[str, ...] = Field((), description="groups of features that the network looks at; none named: all")
     board_share: float = Field(1.0, gt=0, le=1, description="share of boards trained on, with the pins they touch")
-    board_pairs: float = Field(0.5, ge=0, lt=1, description="share of training pairs that are two pins of a board")
+    board_pairs: Share | Literal["auto"] = Field(
+        "auto", description="share of training pairs that are two pins of a board; auto: as validation pairs want"
+    )
     linear_start: bool = Field(True, description="start from the linear map of features that validation likes best")
     prior: bool = Field(True, description="let validation pairs decide how much popularity counts")
     max_valid_pairs: int = Field(20_000, ge=1, description="validation pairs looked at after each epoch, at most")

@@ -22,10 +22,12 @@ from torch import Tensor
 from model.config import NetworkConfig
 from model.errors import PinsageError
 from model.features import FeatureEncoder, PinContent
+from model.graph import BipartiteGraph
 from model.inference import MOST_POPULAR, Inference, add_prior
 from model.network import PinSage, save_network
 from model.walks import Neighborhoods
 from offline.batches import BatchProducer, Forgettable
+from offline.board_pairs import fit_share
 from offline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from offline.config import RunConfig, TrainSection
 from offline.embed import embed_all
@@ -66,6 +68,7 @@ class Trainer:
             see_only(network, encoder, config.train.features)
         self._stepper = Stepper(network, config.train, self._team)
         self._trained, self._optimizer = self._stepper.trained, self._stepper.optimizer
+        self._board_pairs = self._choose_board_pairs()
         self._producer = self._make_producer(encoder)
 
     def train(self, inputs: str, report: Report) -> Progress:
@@ -106,7 +109,7 @@ class Trainer:
         progress, network = Progress(inputs), self._trained.network
         if network.residual is None or not self._config.train.linear_start:
             return progress, self._weights()
-        report("choosing the linear start", 0.0)
+        report(f"choosing the linear start; {self._board_pairs:.0%} of the pairs will come from boards", 0.0)
         num_inputs = network.config.num_inputs
         start = choose_start(
             self._features_PF[:, :num_inputs],
@@ -209,6 +212,13 @@ class Trainer:
             pairs_N2 = pairs_N2[rng.permutation(len(pairs_N2))[: max(1, len(pairs_N2) // 10)]]
         return pairs_N2[rng.permutation(len(pairs_N2))[: config.train.max_valid_pairs]]
 
+    def _choose_board_pairs(self) -> float:
+        """The share of training pairs that boards give."""
+        share = self._config.train.board_pairs
+        if share != "auto":
+            return share
+        return fit_share(np.load(self._run.pairs("train")), self._valid_N2, BipartiteGraph.load(self._run.graph))
+
     def _make_producer(self, encoder: FeatureEncoder) -> BatchProducer:
         inputs = training_inputs(
             self._run,
@@ -226,6 +236,7 @@ class Trainer:
             self._config.train,
             num_layers=self._config.network.num_layers,
             forgettable=forgettable_features(encoder),
+            board_pairs=self._board_pairs,
             seed=self._config.seed,
             num_threads=self._num_threads,
             num_ahead=1 if self._team.device.type == "cpu" else min(8, self._num_threads),
@@ -237,7 +248,7 @@ class Trainer:
 
     def _log(self, progress: Progress, speed: dict[str, float], score: float, hits: dict[str, float]) -> None:
         line: dict[str, Any] = {**asdict(progress), "batches": self._producer.num_batches, **speed}
-        line |= {"score": score, **hits}
+        line |= {"score": score, **hits, "board_pairs": round(self._board_pairs, 3)}
         prior = self._trained.network.prior
         if prior is not None:
             line["prior"] = [prior.bias.item(), *prior.weight.tolist()]

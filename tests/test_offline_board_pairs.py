@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from model.graph import BipartiteGraph
-from offline.board_pairs import board_chances, draw_board_pairs, shared_boards
+from offline.board_pairs import (
+    board_chances,
+    count_pairs,
+    draw_board_pairs,
+    fit_share,
+    pairs_of_epoch,
+    shared_boards,
+)
 
 # Board 0: pins 0, 1. Board 1: pins 2, 3, 4, 5. Board 2: pin 6 alone.
 PINS = np.array([0, 1, 2, 3, 4, 5, 6], np.int32)
@@ -53,3 +60,38 @@ def test_without_shared_boards_there_are_no_pairs() -> None:
     assert not shared_boards(lonely).size
     assert draw_board_pairs(lonely, shared_boards(lonely), 10, np.random.default_rng(4)).shape == (0, 2)
     assert not board_chances(lonely, shared_boards(lonely)).any()
+
+
+def test_where_validation_asks_as_labelled_pairs_do_boards_give_nothing(graph: BipartiteGraph) -> None:
+    labelled_N2 = np.array([[0, 6], [1, 6], [2, 7]])
+    assert fit_share(labelled_N2, np.repeat(labelled_N2, 20, axis=0), graph) == 0
+
+
+def test_where_validation_asks_as_boards_do_they_give_all(graph: BipartiteGraph) -> None:
+    labelled_N2 = np.array([[0, 6], [1, 6], [2, 7]])
+    valid_N2 = draw_board_pairs(graph, shared_boards(graph), 3000, np.random.default_rng(5))
+    assert fit_share(labelled_N2, valid_N2, graph) > 0.95
+
+
+def test_a_mixture_is_found_again(graph: BipartiteGraph) -> None:
+    rng = np.random.default_rng(6)
+    labelled_N2 = np.array([[0, 6], [1, 6], [2, 7]])
+    board_N2 = draw_board_pairs(graph, shared_boards(graph), 3000, rng)
+    valid_N2 = np.concatenate([board_N2, labelled_N2[rng.integers(3, size=7000)]])
+    assert fit_share(labelled_N2, valid_N2, graph) == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("share", "counts"), [(0.0, (100, 0)), (0.2, (100, 25)), (0.5, (100, 100)), (0.75, (50, 150)), (1.0, (0, 200))]
+)
+def test_an_epoch_has_all_labelled_pairs_up_to_half_a_share(share: float, counts: tuple[int, int]) -> None:
+    assert count_pairs(100, share) == counts
+
+
+def test_pairs_of_an_epoch_are_of_both_kinds_and_shuffled(graph: BipartiteGraph) -> None:
+    labelled_N2 = np.full((100, 2), [6, 7], np.int32)
+    pairs_N2 = pairs_of_epoch(labelled_N2, graph, shared_boards(graph), 0.5, np.random.default_rng(7))
+    is_labelled_N = pairs_N2[:, 0] == 6
+    assert is_labelled_N.sum() == 100
+    assert len(pairs_N2) == 200
+    assert 20 < is_labelled_N[:100].sum() < 80
