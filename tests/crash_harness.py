@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from live_service import PATIENCE
@@ -29,6 +29,7 @@ from model.redis_clients import sync_client
 BOARDS = [f"b{row}" for row in range(0, 60, 7)] + [f"mine{row}" for row in range(6)]
 NUM_WRITERS = 4
 TIMEOUT = 10.0
+FAULTS = ("missing", "phantoms", "wrong", "duplicates")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Pin:
     boards: frozenset[str]
 
 
+Victim = Literal["service", "redis", "service by SIGTERM"]
 State = Pin | None  # None: there is no such pin
 
 
@@ -59,16 +61,14 @@ class Report:
     duplicates: list[str] = field(default_factory=list)
 
     def faults(self) -> list[str]:
-        names = ("missing", "phantoms", "wrong", "duplicates")
-        return [f"{name}: {what}" for name in names for what in getattr(self, name)]
+        return [f"{name}: {what}" for name in FAULTS for what in getattr(self, name)]
 
     def __str__(self) -> str:
         ready = ", ".join(f"{seconds:.1f}" for seconds in self.ready_seconds)
         return (
             f"seed {self.seed}: {self.num_acknowledged} writes acknowledged, {self.num_unanswered} without an answer,"
             f" {self.num_refused} refused, {self.num_kills} kills, {self.num_reads} pins compared,"
-            f" ready after {ready} s; {len(self.missing)} missing, {len(self.phantoms)} phantoms, {len(self.wrong)} wrong,"
-            f" {len(self.duplicates)} duplicates"
+            f" ready after {ready} s; {', '.join(f'{len(getattr(self, name))} {name}' for name in FAULTS)}"
         )
 
 
@@ -198,18 +198,24 @@ class Harness:
         pools = [dict(list(known.items())[row::NUM_WRITERS]) for row in range(NUM_WRITERS)]
         self.writers = [Writer(f"w{row}", pool, seed + row) for row, pool in enumerate(pools)]
 
-    def round(self, num_writes: int, *, kill_redis: bool = False, victim: int = 0) -> None:
-        """So many writes, a kill at a random one of them, and a comparison after the restart."""
+    def round(self, num_writes: int, *, what: Victim = "service", victim: int = 0) -> None:
+        """So many writes, a kill at a random one of them, and a comparison after the restart.
+
+        what    kill -9 of a service or of Redis, or SIGTERM to a service
+        victim  which service
+        """
         moment = self._random.randrange(num_writes)
         with self._writing(num_writes) as num_written:
             wait_until(lambda: num_written() >= moment, 10 * PATIENCE)
             time.sleep(self._random.random() * 0.02)
-            if kill_redis:
+            if what == "redis":
                 self._kill_redis()
-            else:
+            elif what == "service":
                 self.services[victim].kill()
+            else:
+                self.services[victim].end()
         self.report.num_kills += 1
-        if kill_redis:  # what only memory knows must not hide what Redis lost
+        if what == "redis":  # what only memory knows must not hide what Redis lost
             for service in self.services:
                 service.kill()
                 self.report.ready_seconds.append(service.start())

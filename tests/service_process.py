@@ -100,6 +100,8 @@ class ServiceProcess:
 
     def start(self) -> float:
         """Start it; the seconds until it is ready."""
+        if self.process is not None:
+            self.kill()  # of one that has ended, this lets go
         started = time.monotonic()
         self.process = subprocess.Popen(
             self._command, stdout=subprocess.PIPE, text=True, env=self._environ, start_new_session=True
@@ -119,6 +121,12 @@ class ServiceProcess:
             while not (http.get("/readyz").status_code == 200 and http.get("/v1/status").json()["store_available"]):
                 assert time.monotonic() < deadline, http.get("/v1/status").text
                 time.sleep(0.02)
+
+    def end(self) -> None:
+        """SIGTERM, and wait until it has gone by itself."""
+        assert self.process is not None
+        self.process.terminate()
+        assert self.process.wait(PATIENCE) == 0
 
     def kill(self) -> None:
         """kill -9, with all that it started."""

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from crash_harness import Harness
+from crash_harness import Harness, Victim
 from live_service import WORLD
 from service_fixtures import make_release
 from service_process import RedisProcess, ServiceProcess, copy_home
@@ -42,16 +42,22 @@ def redis_process(tmp_path: Path) -> Iterator[RedisProcess]:
 
 
 def kill_often(
-    home: Path, redis: RedisProcess | None, num_writes: int, num_rounds: int, *, kill_redis: bool, num_services: int = 1
+    home: Path,
+    redis: RedisProcess | None,
+    num_writes: int,
+    num_rounds: int,
+    *,
+    what: Victim = "service",
+    num_services: int = 1,
 ) -> None:
-    """Rounds of writes with a kill each; nothing may be lost, doubled or made up."""
+    """Rounds of writes with a kill each, of the services in turn; nothing may be lost, doubled or made up."""
     seed = random.randrange(10**6)
     with ExitStack() as stack:
         services = [stack.enter_context(ServiceProcess(home, redis)) for _ in range(num_services)]
         harness = Harness(services, redis, seed=seed, num_pins=WORLD.num_pins)
         print(f"seed {seed}")
         for turn in range(num_rounds):
-            harness.round(num_writes, kill_redis=kill_redis, victim=turn % num_services)
+            harness.round(num_writes, what=what, victim=turn % num_services)
         harness.compare()
         print(harness.report)
     assert harness.report.faults() == []
@@ -59,29 +65,44 @@ def kill_often(
 
 
 def test_a_killed_service_has_all_that_it_acknowledged(home: Path) -> None:
-    kill_often(home, None, 100, 2, kill_redis=False)
+    kill_often(home, None, 100, 2)
 
 
 def test_a_killed_redis_has_all_that_was_acknowledged(home: Path, redis_process: RedisProcess) -> None:
-    kill_often(home, redis_process, 100, 1, kill_redis=True)
+    kill_often(home, redis_process, 100, 1, what="redis")
+
+
+def test_two_services_killed_in_turn_lose_nothing(home: Path, redis_process: RedisProcess) -> None:
+    """While one is away its clients write to the other one."""
+    kill_often(home, redis_process, 100, 2, num_services=2)
+
+
+def test_a_service_that_is_told_to_go_has_all_that_it_acknowledged(home: Path) -> None:
+    kill_often(home, None, 100, 1, what="service by SIGTERM")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_ten_kills_of_the_service_in_two_thousand_writes_each(home: Path) -> None:
-    kill_often(home, None, 2_000, 10, kill_redis=False)
+    kill_often(home, None, 2_000, 10)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_ten_kills_of_redis_in_two_thousand_writes_each(home: Path, redis_process: RedisProcess) -> None:
-    kill_often(home, redis_process, 2_000, 10, kill_redis=True)
+    kill_often(home, redis_process, 2_000, 10, what="redis")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_kills_of_two_services_in_two_thousand_writes_each(home: Path, redis_process: RedisProcess) -> None:
+    kill_often(home, redis_process, 2_000, 10, num_services=2)
 
 
 def test_the_harness_sees_what_a_hasty_service_loses(home: Path, redis_process: RedisProcess) -> None:
     """The control: a service that answers a second before Redis has the write."""
     with ServiceProcess(home, redis_process, command=HASTY) as service:
         harness = Harness([service], redis_process, seed=0, num_pins=WORLD.num_pins)
-        harness.round(60, kill_redis=False)
+        harness.round(60)
     print(harness.report)
     assert harness.report.missing or harness.report.wrong
