@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -300,16 +301,13 @@ def list_releases(root: Path) -> list[Manifest]:
     return manifests
 
 
-def remove_old(root: Path, keep: int = 2) -> list[str]:
-    """Remove all releases but the live one and the newest others, `keep` together; the names of those removed.
+def remove_old(root: Path, keep: Collection[str | None]) -> list[str]:
+    """Remove all releases but the live one and those to keep; the names of those removed.
 
     Whoever has one open may go on using it.
     """
-    live = current(root)
-    known = [manifest.id for manifest in list_releases(root)]
-    others = [release_id for release_id in known if release_id != live]
-    num_others = max(0, keep - (live in known))
-    removed = others[: len(others) - num_others]
+    kept = {current(root), *keep}
+    removed = [manifest.id for manifest in list_releases(root) if manifest.id not in kept]
     for release_id in removed:
         remove_folder(root / release_id)
         shutil.rmtree(root / CACHE / release_id, ignore_errors=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from redis import Redis, RedisError
 
 from model import keyspace
@@ -31,10 +33,11 @@ from offline.run_folder import RunFolder
 from offline.stages import read_dataset_path
 from offline.vectors_to_redis import drop_vectors, releases_with_vectors, write_vectors
 
-KEEP = 2
 MIN_RECALL = 0.9
 RECALL_SAMPLE = 500
 CHUNK = 16_384
+
+Gate = Callable[[AnnIndex, NDArray[Any]], dict[str, float]]
 
 
 def publish_run(
@@ -46,6 +49,7 @@ def publish_run(
     parent: str | None = None,
     mode: str = "publish",
     dataset: str | None = None,
+    gate: Gate = lambda index, vectors_PD: {},
     before_flip: Callable[[], None] = lambda: None,
     progress: Report = silent,
 ) -> Manifest:
@@ -54,6 +58,7 @@ def publish_run(
     redis        a client to use; the home's own Redis is opened when there is none
     seq          the last online change that the run includes
     dataset      what the release is said to be made from; the run's data set when not given
+    gate         one more look at the index and its vectors; gives figures for the manifest, or raises
     before_flip  called just before the pointer moves; may raise to stop it
 
     Raises PinsageError when a gate is not passed or anything cannot be written; the current release stays then, and
@@ -64,7 +69,7 @@ def publish_run(
             redis = stack.enter_context(sync_client(stack.enter_context(open_redis(home))))
         parts = release_parts(run)
         progress("checking the run", 0.0)
-        quality = check_quality(parts)
+        quality = check_quality(parts, gate)
         root = home / "releases"
         manifest = write_release(
             root,
@@ -90,6 +95,7 @@ def _go_live(
     progress: Report,
 ) -> None:
     """Vectors into Redis, then the pointer; where anything fails, nothing of the release is left."""
+    before = current(root)
     try:
         open_release(root, manifest.id).load()  # what the service will do: a release that it refuses never goes live
         _write_vectors(redis, manifest, parts, lambda text, share: progress(text, 0.5 + 0.4 * share))
@@ -103,7 +109,7 @@ def _go_live(
             raise PinsageError(f"the release could not be written to Redis: {error}") from error
         raise
     progress("removing old releases", 0.95)
-    _remove_old(root, redis)
+    _remove_old(root, redis, before)
 
 
 def release_parts(run: RunFolder) -> ReleaseParts:
@@ -129,7 +135,7 @@ def release_parts(run: RunFolder) -> ReleaseParts:
     )
 
 
-def check_quality(parts: ReleaseParts) -> dict[str, float]:
+def check_quality(parts: ReleaseParts, gate: Gate) -> dict[str, float]:
     """Figures of a run that may be published. Raises PinsageError naming the gate that it does not pass.
 
     Gates: one row everywhere for every pin; vectors finite and of unit length; random pins that are not all alike; an
@@ -154,7 +160,7 @@ def check_quality(parts: ReleaseParts) -> dict[str, float]:
     found = recall(index, vectors_PD, sample=RECALL_SAMPLE, k=50, seed=0)
     if found < MIN_RECALL:
         raise PinsageError(f"the index finds {found:.1%} of the true neighbours; {MIN_RECALL:.0%} are wanted")
-    return {"index_recall": round(found, 4)}
+    return {"index_recall": round(found, 4), **gate(index, vectors_PD)}
 
 
 def _write_vectors(redis: Redis, manifest: Manifest, parts: ReleaseParts, report: Report) -> None:
@@ -172,9 +178,12 @@ def _undo(root: Path, redis: Redis, release_id: str) -> None:
         return
 
 
-def _remove_old(root: Path, redis: Redis) -> None:
-    """Keep the last two releases, their vectors, and the changes that come after the older one of them."""
-    remove_old(root, KEEP)
+def _remove_old(root: Path, redis: Redis, before: str | None) -> None:
+    """Keep the live release and the one that was live before, their vectors, and the changes since the older of them.
+
+    Not the newest ones: a publisher that was killed may have left one that was never live, and no way back to ours.
+    """
+    remove_old(root, [before])
     kept = list_releases(root)
     for release_id in releases_with_vectors(redis) - {manifest.id for manifest in kept}:
         drop_vectors(redis, release_id)

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,8 +28,10 @@ from model.manifest import Manifest
 from model.release import Release, current, open_release
 from offline.config import RunConfig, parse_config
 from offline.event_pairs import pairs_from_events
+from offline.gates import check_hit_rate
 from offline.merge import write_dataset
 from offline.overlay import Overlay, apply_changes
+from offline.preflight import check_room
 from offline.progress import Report
 from offline.publish import publish_run
 from offline.run_folder import RunFolder
@@ -49,8 +52,8 @@ def reindex(
     report       told what is being done and the share of all that is done; may raise to stop
     before_flip  called just before the new release goes live; may raise to stop
 
-    Raises UserError where there is no release to begin with, and PinsageError where the result must not go live;
-    then everything stays as it was.
+    Raises UserError where there is no release to begin with, PinsageError where there is no room for another one, and
+    where the result must not go live; then everything stays as it was.
     """
     root = home / "releases"
     parent = current(root)
@@ -65,6 +68,7 @@ def reindex(
     with _work_folder(home) as folder:
         report("reading what changed", 0.0)
         release = open_release(root, parent)
+        check_room(home, redis, release, mode)
         overlay, seq = read_overlay(release, redis)
         report("merging", 0.05)
         run = RunFolder(folder / "run")
@@ -77,6 +81,7 @@ def reindex(
             parent=parent,
             mode=mode,
             dataset=release.manifest.dataset,
+            gate=partial(check_hit_rate, overlay),
             before_flip=check,
             progress=span(report, PUBLISH_FROM, 1.0),
         )

@@ -321,10 +321,11 @@ def test_a_damaged_pointer_is_an_error_and_not_a_path(root: Path, text: str) -> 
         current(root)
 
 
-def test_the_live_release_and_the_newest_others_are_kept(root: Path, parts: ReleaseParts) -> None:
+def test_the_live_release_and_those_to_keep_are_kept(root: Path, parts: ReleaseParts) -> None:
     ids = [write(root, parts).id for _ in range(4)]
     assert ids == sorted(ids)
     set_current(root, ids[1])  # rolled back
-    assert remove_old(root, keep=2) == [ids[0], ids[2]]
+    assert remove_old(root, [ids[3], None]) == [ids[0], ids[2]]
     assert [m.id for m in list_releases(root)] == [ids[1], ids[3]]
-    assert remove_old(root, keep=2) == []
+    assert remove_old(root, [ids[3]]) == []
+    assert remove_old(root, []) == [ids[3]]
