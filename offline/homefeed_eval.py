@@ -35,10 +35,15 @@ TIE_SEED = 7  # who stands first among equals must not depend on the order of th
 
 @dataclass(frozen=True)
 class Feed:
-    """How candidates are scored for users. of_pins: where a user's score is the best of single pins' scores, those."""
+    """How candidates are scored for users.
+
+    of_pins  where a user's score is the best of single pins' scores, those
+    is_dear  whether each user costs a walk over the graph
+    """
 
     score: FeedScorer
     of_pins: Scorer | None = None
+    is_dear: bool = False
 
 
 def best_of_recent(scorer: Scorer) -> Feed:

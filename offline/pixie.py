@@ -128,7 +128,9 @@ class Pixie:
 
     def feed(self) -> Feed:
         """Pins ranked for users, by their last saved pins together."""
-        return Feed(lambda histories: self._blocks(self.boosted(np.unique(h[-NUM_RECENT:])) for h in histories))
+        return Feed(
+            lambda histories: self._blocks(self.boosted(np.unique(h[-NUM_RECENT:])) for h in histories), is_dear=True
+        )
 
     def _blocks(self, found: Iterable[tuple[Array, Array]]) -> ScoreBlock:
         rows, scores = zip(*found, strict=True)
