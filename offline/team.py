@@ -50,6 +50,12 @@ class Team:
             return module
         return DistributedDataParallel(module, find_unused_parameters=not all_used)
 
+    def align(self, module: nn.Module) -> None:
+        """Give all processes the first one's weights."""
+        if self.size > 1:
+            for weight in module.state_dict().values():
+                distributed.broadcast(weight, 0)
+
     def gather(self, own_CD: Tensor, num_rows: int) -> Tensor:
         """(N, D) rows of all, of which each process has its share; gradients find their way back."""
         if self.size == 1:

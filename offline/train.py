@@ -79,6 +79,7 @@ class Trainer:
         config, checkpoint = self._config.train, self._run.train / "checkpoint.safetensors"
         loaded = load_checkpoint(checkpoint, self._trained, self._optimizer, inputs)
         progress, best = loaded or self._start(inputs, report)
+        self._team.align(self._trained)
         while self._goes_on(progress):
             started = time.monotonic()
             progress.epoch += 1

@@ -53,7 +53,8 @@ def torchrun(run: RunFolder, num_processes: int) -> subprocess.CompletedProcess[
 
 
 def losses(run: RunFolder) -> list[float]:
-    return [json.loads(line)["loss"] for line in (run.train / "log.jsonl").read_text().splitlines()]
+    lines = map(json.loads, (run.train / "log.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["epoch"] > 0]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,8 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path, loss: str, tol
         assert done.returncode == 0, done.stderr
     alone, together = map(losses, runs)
     assert together == pytest.approx(alone, rel=tolerance)
-    assert min(alone) < 0.95 * alone[0]
+    assert len(alone) == 4
+    assert min(alone) < alone[0]
 
 
 @pytest.mark.slow
