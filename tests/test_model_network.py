@@ -11,7 +11,7 @@ import torch
 
 from model.config import NetworkConfig
 from model.errors import ReleaseError
-from model.inference import Inference, pool_messages, weight_shapes
+from model.inference import MOST_POPULAR, Inference, pool_messages, weight_shapes
 from model.network import Block, Convolve, PinSage, load_network, pool, save_network
 
 CONFIG = NetworkConfig(num_features=7, hidden_dim=6, embed_dim=5, num_layers=2)
@@ -155,7 +155,7 @@ def test_the_prior_is_the_last_dimension_and_linear_in_its_own_features(tmp_path
     x_BF[:, 5:] = [[0.0, 0.0], [0.4, 0.2], [9.0, 9.0]]  # 0.1, 0.1 + 0.2 + 0.05, and one that is cut off
     h_BD = np.ones((3, 5), np.float32)
     vectors_BD = inference.head(h_BD, x_BF)
-    np.testing.assert_allclose(vectors_BD[:, -1], [0.1, 0.35, 0.95], atol=1e-6)
+    np.testing.assert_allclose(vectors_BD[:, -1], [0.1, 0.35, MOST_POPULAR], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(vectors_BD, axis=1), 1, atol=1e-6)
 
 

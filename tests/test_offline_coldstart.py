@@ -11,7 +11,7 @@ from topic_world import CONFIG, embedded_run, write_world
 from model.cold_neighbors import nearest_as_neighbors
 from model.exact import Neighbors
 from model.features import FeatureEncoder, PinContent
-from model.inference import Inference
+from model.inference import Inference, unit_rows
 from model.walks import importance_neighbors
 from offline.coldstart import ColdEmbedder, cold_contents, write_cold_embeddings
 from offline.dataset import open_dataset
@@ -73,7 +73,9 @@ def test_the_path_of_a_cold_pin_by_hand(run: RunFolder, data: EvaluationData, em
 
 def test_a_copy_of_a_known_pin_lands_beside_it(data: EvaluationData, embedder: ColdEmbedder) -> None:
     copies = embedder.embed(known_content(data, row) for row in range(data.num_pins))
-    assert np.einsum("pd,pd->p", copies, data.vectors_PD).min() > 0.95
+    # Without the last coordinate: nobody has asked for a copy yet, so it is less popular.
+    learned, known = unit_rows(copies[:, :-1]), unit_rows(data.vectors_PD[:, :-1])
+    assert np.einsum("pd,pd->p", learned, known).min() > 0.95
 
 
 def test_cold_pins_do_not_meet_each_other(data: EvaluationData, embedder: ColdEmbedder) -> None:

@@ -76,7 +76,7 @@ def test_the_rival_does_not_move_with_the_settings_of_the_run() -> None:
 
 
 def test_the_rival_is_a_perceptron_beside_a_linear_path() -> None:
-    """z = G2 relu(G1 x + g) + R x, one hidden layer of 512; no pin looks at another."""
+    """z = G2 relu(G1 x + g) + R x + r, one hidden layer of 512; no pin looks at another."""
     config = rows()["mlp"]
     network = PinSage(NetworkConfig(num_features=10, **config.network.model_dump()), dropout=config.train.dropout)
     network.head["G2"].weight.data.normal_()
@@ -84,7 +84,8 @@ def test_the_rival_is_a_perceptron_beside_a_linear_path() -> None:
     with torch.no_grad():
         found = network.eval()(x_SF, [])
         hidden = torch.relu(network.head["G1"](x_SF))
-        wanted = hidden @ network.head["G2"].weight.T + x_SF @ network.residual.weight.T  # type: ignore[union-attr]
+        assert network.residual is not None
+        wanted = hidden @ network.head["G2"].weight.T + network.residual(x_SF)
     assert hidden.shape == (4, 512)
     assert found.shape == (4, 256)
     np.testing.assert_allclose(found, wanted / wanted.norm(dim=1, keepdim=True), atol=1e-5)
