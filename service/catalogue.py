@@ -27,7 +27,7 @@ from model.exact import Neighbors
 from model.live_graph import LiveGraph
 from model.release import Release
 from service.compaction import Compaction
-from service.delta import GONE, Delta, DeltaShape
+from service.delta import GONE, IN_RELEASE, Delta, DeltaShape
 from service.directory import Directory
 from service.embedder import Embedder
 from service.facets import Facets, Filter
@@ -74,6 +74,8 @@ class Catalogue:
         """(N, D) unit vectors; zeros for a live pin that is gone."""
         delta = self.delta
         slots_N = delta.slots_of(rows_N)
+        if len(rows_N) == 1 and slots_N[0] == IN_RELEASE and rows_N[0] < self.num_base:
+            return np.asarray(self.release.embeddings_PD[rows_N], np.float32)
         live_N, base_N = slots_N >= 0, (slots_N < 0) & (rows_N < self.num_base)
         vectors_ND = np.zeros((len(rows_N), delta.shape.embed_dim), np.float32)
         vectors_ND[base_N] = self.release.embeddings_PD[rows_N[base_N]]

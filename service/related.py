@@ -38,15 +38,15 @@ def related(
     if row < 0:
         raise UnknownPin(pin_id)
     stop = min(offset + limit, MAX_DEPTH)
-    items: list[Item] = []
+    items, more = list[Item](), False
     if offset < stop:
         out = np.append(catalogue.rows(exclude), row)
         # One more than wanted tells whether there is a next page.
         found = catalogue.search(catalogue.vectors(np.array([row])), stop + 1, exclude=out, wanted=wanted)
         together = set(catalogue.neighbors(row)[0].tolist())
-        items = _items(catalogue, found.rows_QK[0], found.scores_QK[0], together)[offset:]
-    following = stop if len(items) > stop - offset and stop < MAX_DEPTH else None
-    return Page(catalogue.release.id, items[: max(0, stop - offset)], following)
+        items = _items(catalogue, found.rows_QK[0, offset:stop], found.scores_QK[0, offset:stop], together)
+        more = stop < MAX_DEPTH and bool(found.rows_QK[0, stop] >= 0)
+    return Page(catalogue.release.id, items, stop if more else None)
 
 
 def related_batch(

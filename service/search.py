@@ -32,6 +32,7 @@ EXACT_ROWS = 20_000  # up to so many rows comparing all of them is as fast as th
 MAX_FETCH = 4_096  # more than that asked of the index costs more than comparing
 MARGIN, MAX_MARGIN = 16, 128
 CHUNK = 8_192
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class Searcher:
         for queries of another width or with numbers that are not finite.
         """
         queries_QD = check_queries(queries_QD, self.vectors_PD.shape[1])
-        exclude = np.unique(exclude)
         live = self._search_delta(queries_QD, k, exclude, wanted)
         base = self._search_release(queries_QD, k, exclude, wanted)
         return _finished(_merge(base, live, k), k)
@@ -59,7 +59,7 @@ class Searcher:
         view = self.delta
         counts_S = view.alive() & self.facets.passes_live(wanted, view.facets_S2)
         if len(exclude):
-            counts_S &= ~np.isin(view.rows_S, exclude)
+            counts_S &= not_among(view.rows_S, exclude)
         found = None
         num_counting = int(np.count_nonzero(counts_S[: view.num_indexed]))
         if view.index is not None and not (wanted and num_counting <= EXACT_ROWS):
@@ -76,7 +76,7 @@ class Searcher:
         def counts(rows: Ints) -> Bools:
             kept = self.delta.in_release(rows)
             if len(exclude):
-                kept &= ~np.isin(rows, exclude)
+                kept &= not_among(rows, exclude)
             return kept & self.facets.passes(wanted, rows) if wanted else kept
 
         if num_passing == 0:
@@ -98,9 +98,21 @@ def through_index(
         found = index.query(queries_QD, fetch)
         kept = counts(found.rows_QK)
         if fetch >= num_items or kept.sum(axis=1).min(initial=k) >= k:
+            if len(kept) == 1:  # in order already
+                return Neighbors(found.rows_QK[:, kept[0]][:, :k], found.scores_QK[:, kept[0]][:, :k])
             return top_k(found.rows_QK, np.where(kept, found.scores_QK, -np.inf), k)
         fetch *= 4
     return None
+
+
+def not_among(rows: Ints, exclude: Ints) -> Bools:
+    """Which rows are none of these. A few are compared one by one: np.isin takes longer to begin."""
+    if len(exclude) > FEW:
+        return np.isin(rows, exclude, invert=True)
+    others = np.ones(rows.shape, bool)
+    for row in exclude.tolist():
+        others &= rows != row
+    return others
 
 
 def _fetch(k: int, num_excluded: int, num_items: int, num_counting: int) -> int:
@@ -136,7 +148,9 @@ def exact_over(
 
 
 def _merge(some: Neighbors, others: Neighbors, k: int) -> Neighbors:
-    """The k best of two answers."""
+    """The k best of two answers, each of them in order."""
+    if not others.rows_QK.shape[1]:
+        return Neighbors(some.rows_QK[:, :k], some.scores_QK[:, :k])
     rows = np.concatenate([some.rows_QK, others.rows_QK], axis=1)
     return top_k(rows, np.concatenate([some.scores_QK, others.scores_QK], axis=1), min(k, rows.shape[1]))
 
@@ -147,7 +161,9 @@ def _nothing(num_queries: int) -> Neighbors:
 
 def _finished(best: Neighbors, k: int) -> Neighbors:
     """K columns; rows of -1 where nothing is."""
-    missing = ((0, 0), (0, k - best.rows_QK.shape[1]))
-    scores_QK = np.pad(np.minimum(best.scores_QK, 1), missing, constant_values=-np.inf)
-    rows_QK = np.pad(best.rows_QK, missing, constant_values=-1)
-    return Neighbors(np.where(scores_QK == -np.inf, -1, rows_QK), scores_QK)
+    rows_QK, scores_QK = best
+    missing = k - rows_QK.shape[1]
+    if missing:
+        scores_QK = np.pad(scores_QK, ((0, 0), (0, missing)), constant_values=-np.inf)
+        rows_QK = np.pad(rows_QK, ((0, 0), (0, missing)), constant_values=-1)
+    return Neighbors(np.where(scores_QK == -np.inf, -1, rows_QK), np.minimum(scores_QK, 1))

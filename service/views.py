@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 EventType = Literal["save", "click", "hide", "impression"]
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One pin of a list.
 
     score          cosine to what the list was asked for (homefeed: to the pin it is there for); 0 where none applies
