@@ -62,10 +62,7 @@ def minibatch_vectors(
     network: PinSage, features_PF: np.ndarray, neighborhoods: Neighborhoods, rows_B: np.ndarray
 ) -> np.ndarray:
     minibatch = MinibatchBuilder(neighborhoods, 2).build(rows_B)
-    blocks = [
-        Block(torch.from_numpy(w.neighbors_UT), torch.from_numpy(w.weights_UT))
-        for w in minibatch.wirings
-    ]
+    blocks = [Block(torch.from_numpy(w.neighbors_UT), torch.from_numpy(w.weights_UT)) for w in minibatch.wirings]
     with torch.no_grad():
         vectors_UD = network(torch.from_numpy(features_PF[minibatch.frontier_S]), blocks)
     return vectors_UD.numpy()[minibatch.places_B]
