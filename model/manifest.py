@@ -17,6 +17,7 @@ from model.files import sha256_file
 FORMAT = 1
 NAME = "manifest.json"
 INDEX_FOLDER = "index/"  # the one part that can be made again from the rest
+DESCRIPTION = f"{INDEX_FOLDER}index.json"
 RELEASE_ID = re.compile(r"r\d{8}-\d{6}-[0-9a-f]{4}")
 
 
@@ -81,6 +82,8 @@ def checksum_of(document: Mapping[str, Any]) -> str:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a release; ReleaseError naming the file when it is missing, damaged or of another format."""
     path = folder / NAME
+    if path.is_symlink() or not path.is_file():
+        raise ReleaseError(f"{path}: missing, or not a plain file")
     try:
         value = json.loads(path.read_bytes())
         found = value["format"]
@@ -120,15 +123,29 @@ def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileInfo]:
 def check_files(folder: Path, manifest: Manifest, *, hashes: bool) -> None:
     """ReleaseError naming the first file that is missing, a link, of another length or, with `hashes`, other content.
 
-    The index is left out: whoever loads it checks it, and builds it again when it is damaged.
+    The index is left out: see `check_index`.
     """
     for name, info in manifest.files.items():
-        path = folder / name
-        if name.startswith(INDEX_FOLDER):
-            continue
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-            raise ReleaseError(f"{path}: missing")
-        if path.stat().st_size != info.bytes:
-            raise ReleaseError(f"{path}: {path.stat().st_size} bytes, but the manifest says {info.bytes}")
-        if hashes and sha256_file(path) != info.sha256:
-            raise ReleaseError(f"{path}: damaged, its checksum is not the one in the manifest")
+        if not name.startswith(INDEX_FOLDER):
+            _check_file(folder, name, info, hashes=hashes)
+
+
+def check_index(folder: Path, manifest: Manifest) -> None:
+    """As `check_files` for the index, but of its content only the description is compared: it has the checksums of the
+    others, which whoever loads the index looks at."""
+    described = {name: info for name, info in manifest.files.items() if name.startswith(INDEX_FOLDER)}
+    if DESCRIPTION not in described:
+        raise ReleaseError(f"{folder / NAME}: names no index")
+    for name, info in described.items():
+        _check_file(folder, name, info, hashes=name == DESCRIPTION)
+
+
+def _check_file(folder: Path, name: str, info: FileInfo, *, hashes: bool) -> None:
+    path = folder / name
+    # A link may lead to what never ends.
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        raise ReleaseError(f"{path}: missing")
+    if path.stat().st_size != info.bytes:
+        raise ReleaseError(f"{path}: {path.stat().st_size} bytes, but the manifest says {info.bytes}")
+    if hashes and sha256_file(path) != info.sha256:
+        raise ReleaseError(f"{path}: damaged, its checksum is not the one in the manifest")

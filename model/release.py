@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from model.config import NetworkConfig, WalkConfig
 from model.errors import IndexDamaged, ReleaseError
 from model.features import FeatureEncoder
-from model.files import ASIDE, remove_folder, sha256_file, write_atomic
+from model.files import ASIDE, remove_folder, write_atomic
 from model.graph import BipartiteGraph
 from model.ids import IdTable
 from model.index import AnnIndex, IndexParams
 from model.inference import Inference
-from model.manifest import INDEX_FOLDER, NAME, RELEASE_ID, Manifest, check_files, read_manifest
+from model.manifest import NAME, RELEASE_ID, Manifest, check_files, check_index, read_manifest
 
 POINTER = "CURRENT"
 CACHE = ".cache"
@@ -184,25 +184,15 @@ class Release:
     def index(self) -> AnnIndex:
         """The index; built again from the embeddings, beside the releases, when it is damaged."""
         try:
-            self._check_index()
+            check_index(self.folder, self.manifest)
             return AnnIndex.load(self.folder / "index", self.embeddings_PD)
-        except IndexDamaged as error:
+        except (IndexDamaged, ReleaseError) as error:
             logger.warning("%s; looking for one that was built again", error)
         aside = self.folder.parent / CACHE / self.id
         try:
             return AnnIndex.load(aside, self.embeddings_PD)
         except IndexDamaged:
             return self._rebuild_index(aside)
-
-    def _check_index(self) -> None:
-        """IndexDamaged unless the description of the index, which has its checksums, is the one of the manifest."""
-        name = f"{INDEX_FOLDER}index.json"
-        path, info = self.folder / name, self.manifest.files.get(name)
-        try:
-            if info is None or sha256_file(path) != info.sha256:
-                raise IndexDamaged(f"{path}: not the one that the manifest names")
-        except OSError as error:
-            raise IndexDamaged(f"{path}: {error.strerror}") from error
 
     def _rebuild_index(self, aside: Path) -> AnnIndex:
         m = self.manifest

@@ -3,7 +3,8 @@
 The stream is read from the last number that is in the catalogue. Numbers must come without a gap; where one is missing
 (the stream was trimmed, an entry is lost) all changes since are read from the compacted log. When the database has
 begun a new life, because it was emptied or is behind what we know of it, what it lost must not be served any more: the
-catalogue is made anew from the release and what the database has.
+catalogue is made anew from the release and what the database has. So it is when another server answers, restarted or
+promoted: it may have lost the last changes, and have new ones under their numbers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 BLOCK_MS = 1_000
 MAX_ENTRIES = 200
 PAUSE = 0.25  # seconds before another try when Redis is away
+
+Life = tuple[bytes | None, str]  # epoch of the database, id of the server's process
 
 
 class Target(Protocol):
@@ -54,7 +57,7 @@ class Follower:
 
     def __init__(self, store: Store, client: Redis, target: Target) -> None:
         self._store, self._client, self._target = store, client, target
-        self._epoch: str | None = None
+        self._life: Life | None = None
         self._entered = False
         self.last_seq: int | None = None
         self.last_contact: float | None = None
@@ -72,11 +75,12 @@ class Follower:
 
     async def _enter(self) -> None:
         """Find out which life of the database it is, and read all that we have missed."""
-        epoch = await self._store.epoch()
-        if self._epoch not in (None, epoch):
-            logger.warning("Redis has lost data; going on from the release and what is there")
+        await self._store.epoch()  # where there is none, or numbers are behind, a new one begins
+        life, _ = await self._state()
+        if self._life not in (None, life):
+            logger.warning("Redis is another one, or has lost data; going on from the release and what is there")
             await self._target.start_over()
-        self._epoch = epoch
+        self._life = life
         await self._target.catch_up()
         self._touch(self._target.position())
 
@@ -85,8 +89,8 @@ class Follower:
         position = self._target.position()
         streams: Any = {keyspace.CHANGES: f"{position}-0"}
         answer: Any = await self._client.xread(streams, count=MAX_ENTRIES, block=BLOCK_MS)
-        epoch, last = await self._state()
-        if epoch != self._epoch or last < position:
+        life, last = await self._state()
+        if life != self._life or last < position:
             return False
         entries = _entries(answer)
         numbers = [int(name.split(b"-")[0]) for name, _ in entries]
@@ -100,12 +104,14 @@ class Follower:
         self._touch(last)
         return True
 
-    async def _state(self) -> tuple[str | None, int]:
-        """The life of the database and the number of the last change."""
-        answer: Any = await self._client.mget(keyspace.EPOCH, keyspace.SEQ)
-        epoch, last = answer
+    async def _state(self) -> tuple[Life, int]:
+        """Which life of which server this is, and the number of the last change."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.mget(keyspace.EPOCH, keyspace.SEQ)
+            pipe.info("server")
+            (epoch, last), server = await pipe.execute()
         self._store.taken(int(last or 0))
-        return None if epoch is None else epoch.decode(), int(last or 0)
+        return (epoch, server["run_id"]), int(last or 0)
 
     async def _newest(self) -> int:
         """The number of the last entry of the stream."""

@@ -135,6 +135,25 @@ def test_a_damaged_index_is_built_again_beside_the_release(root: Path, parts: Re
     assert kept.stat().st_mtime_ns == made_at  # found, not built a third time
 
 
+@pytest.mark.parametrize("name", ["index/index.bin", "index/index.json", "index/twins.npy"])
+def test_a_link_in_the_place_of_an_index_is_not_followed(root: Path, parts: ReleaseParts, name: str) -> None:
+    """This one never ends."""
+    release_id = write(root, parts).id
+    (root / release_id / name).unlink()
+    (root / release_id / name).symlink_to("/dev/zero")
+    release = open_release(root, release_id)
+    assert release.index.query(np.asarray(release.embeddings_PD[3:4]), 1).rows_QK.tolist() == [[3]]
+
+
+def test_a_link_in_the_place_of_the_manifest_is_not_followed(root: Path, parts: ReleaseParts) -> None:
+    path = root / write(root, parts).id / "manifest.json"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ReleaseError, match=r"manifest\.json"):
+        open_release(root, path.parent.name)
+    assert list_releases(root) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from live_service import WORLD, has, has_followed, is_on, lacks, pin, serving, until
 from service_fixtures import make_release
+from service_process import RedisProcess
 
 from model.redis_server import RedisSource
 from service.failures import UnknownPin
@@ -28,13 +30,22 @@ async def one_and_a_deaf_one(home: Path, source: RedisSource) -> AsyncIterator[t
     """Two services; the second does not follow any more."""
     async with serving(home, source) as one, serving(home, source) as two:
         await until(lambda: has_followed(two))
+        async with deaf(two):
+            yield one, two
 
-        async def hear_nothing() -> None:
-            await asyncio.sleep(0.01)
 
-        two._follower.step = hear_nothing  # type: ignore[method-assign]
-        await asyncio.sleep(1.2)  # the step that is under way ends
-        yield one, two
+@asynccontextmanager
+async def deaf(live: Live) -> AsyncIterator[None]:
+    """It does not follow the log."""
+
+    async def hear_nothing() -> None:
+        await asyncio.sleep(0.01)
+
+    step = live._follower.step
+    live._follower.step = hear_nothing  # type: ignore[method-assign]
+    await asyncio.sleep(1.2)  # the step that is under way ends
+    yield
+    live._follower.step = step  # type: ignore[method-assign]
 
 
 async def as_a_fresh_one_sees_it(home: Path, source: RedisSource, pin_id: str, board_id: str) -> bool:
@@ -134,3 +145,35 @@ def test_a_change_counts_as_heard_of_when_it_can_be_found(
         assert all(seen)
 
     asyncio.run(work())
+
+
+def test_a_service_notices_that_redis_lost_what_it_knows_and_goes_on_with_other_changes(
+    home: Path, release_id: str, tmp_path: Path
+) -> None:
+    """A machine that lost power a second after the last sync; others have written on when we hear of it."""
+
+    async def work(redis: RedisProcess) -> None:
+        async with serving(home, redis.source) as one:
+            await until(lambda: has_followed(one))
+            await one.put_pin(pin("kept"))
+            kept = shutil.copytree(redis.folder, tmp_path / "kept", ignore=shutil.ignore_patterns("*.sock"))
+            for i in range(3):
+                await one.put_pin(pin(f"lost{i}"))
+            async with deaf(one):
+                redis.kill()
+                shutil.rmtree(redis.folder)
+                kept.rename(redis.folder)
+                redis.start()
+                async with serving(home, redis.source) as two:
+                    for i in range(5):
+                        await two.put_pin(pin(f"new{i}"))
+            await until(lambda: has(one, "new4"))
+            await until(lambda: lacks(one, "lost2"))
+            assert await has(one, "kept")
+            assert await has(one, "new0")
+            assert not await has(one, "lost0")
+            await one.put_pin(pin("later"))
+            assert await has(one, "later")
+
+    with RedisProcess(tmp_path / "redis") as redis:
+        asyncio.run(work(redis))
