@@ -39,9 +39,10 @@ send `Authorization: Bearer KEY` or `X-API-Key: KEY`; the scope that a call need
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 ROUTERS = (
+    routes_pins.lists,
     routes_pins.reads,
     routes_pins.writes,
-    routes_users.reads,
+    routes_users.lists,
     routes_users.writes,
     routes_boards.writes,
     routes_admin.admin,

@@ -41,6 +41,7 @@ MAX_LAG = 1_000  # changes behind: too stale to be sent requests
 MAX_SILENCE = 30.0  # seconds without the change log though Redis answers: something is wrong here
 TRENDS_SECONDS = 1.0
 REINDEX_AT = 0.7  # share of the room for what comes in from which a reindex is advised
+LIGHT = 100  # pins wanted, left out or passed over, up to which a search is quick
 MAX_USERS = 10_000  # whose state is kept for when Redis is away
 MAX_FEEDS = 1_000  # of which we know what was shown
 
@@ -182,7 +183,9 @@ class Live:
         """Pins like a pin. Raises UnknownPin."""
         catalogue, wanted = self._switch.serving.catalogue, Filter(category, language)
         work = partial(related, limit=limit, offset=offset, exclude=exclude, wanted=wanted)
-        return await self._threads.read(work, catalogue, pin_id)
+        is_light = not wanted and offset + limit + len(exclude) <= LIGHT
+        run = self._threads.read_light if is_light else self._threads.read
+        return await run(work, catalogue, pin_id)
 
     async def related_batch(self, queries: Sequence[str | PinContentIn], *, limit: int = 20) -> Batch:
         """Pins like each of several pins or contents. Raises InvalidContent."""

@@ -83,6 +83,10 @@ class Limiter:
         self._look_at = 0.0  # when to ask Redis (again)
         self._refused: Recent[str, float] = Recent(MAX_CALLERS)
 
+    def limits(self, scope: Scope) -> bool:
+        """Whether calls of this scope are counted at all."""
+        return scope in self._limits
+
     async def check(self, scope: Scope, caller: str) -> None:
         """Count a request. Raises Problem `rate-limited`, which says when to try again."""
         limit = self._limits.get(scope)

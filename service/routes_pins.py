@@ -13,10 +13,11 @@ from service.dependencies import LiveDep, MetricsDep, PinId
 from service.errors import invalid
 from service.failures import InvalidContent
 from service.lists import list_arguments, send_batch, send_page
-from service.routing import WITH_BODY, ReadRoute, WriteRoute, problems
+from service.routing import WITH_BODY, ListRoute, ReadRoute, WriteRoute, problems
 from service.schemas import Content, ListQuery, PinIn, RelatedBatchIn, SearchQuery, StoredQuery
 from service.views import Page, PinContentIn
 
+lists = APIRouter(prefix="/v1", tags=["pins"], route_class=ListRoute)
 reads = APIRouter(prefix="/v1", tags=["pins"], route_class=ReadRoute)
 writes = APIRouter(prefix="/v1", tags=["pins"], route_class=WriteRoute)
 
@@ -33,7 +34,7 @@ EXAMPLES: Any = {
 }
 
 
-@reads.get(
+@lists.get(
     "/pins/{pin_id}/related",
     summary="Pins that are like a pin",
     response_model=PageOut,

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Body, Query, Response
 from service.answers import AcceptedOut, PageOut
 from service.dependencies import LiveDep, UserId
 from service.lists import list_arguments, send_page
-from service.routing import WITH_BODY, ReadRoute, WriteRoute, problems
+from service.routing import WITH_BODY, ListRoute, WriteRoute, problems
 from service.schemas import EventBatch, EventsIn, ListQuery
 from service.views import Event
 
-reads = APIRouter(prefix="/v1", tags=["users"], route_class=ReadRoute)
+lists = APIRouter(prefix="/v1", tags=["users"], route_class=ListRoute)
 writes = APIRouter(prefix="/v1", tags=["users"], route_class=WriteRoute)
 
 EVENT_EXAMPLES = {
@@ -24,7 +24,7 @@ EVENT_EXAMPLES = {
 }
 
 
-@reads.get(
+@lists.get(
     "/users/{user_id}/homefeed",
     summary="A user's feed",
     response_model=PageOut,

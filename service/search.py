@@ -57,6 +57,8 @@ class Searcher:
 
     def _search_delta(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter) -> Neighbors:
         view = self.delta
+        if not view.num_slots:
+            return _nothing(len(queries_QD))
         counts_S = view.alive() & self.facets.passes_live(wanted, view.facets_S2)
         if len(exclude):
             counts_S &= not_among(view.rows_S, exclude)

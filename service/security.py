@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -131,6 +132,7 @@ def _refuse_other_sites(headers: Mapping[str, str]) -> None:
         raise Problem("cross-site", "set PINSAGE_KEYS to call from other sites or under a public name")
 
 
+@lru_cache(1_000)
 def _is_local_name(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""

@@ -186,6 +186,26 @@ def test_writes_are_done_one_after_the_other_whoever_has_left() -> None:
     asyncio.run(check())
 
 
+def test_light_reads_are_done_at_once_as_long_as_they_are_light() -> None:
+    def burn(seconds: float) -> str:
+        stop = time.thread_time() + seconds
+        while time.thread_time() < stop:
+            pass
+        return threading.current_thread().name
+
+    async def check() -> None:
+        threads = Threads(1, patience=60)
+        here = threading.current_thread().name
+        assert [await threads.read_light(burn, 0) for _ in range(20)] == [here] * 20
+        assert await threads.read_light(burn, 0.1) == here  # nobody could know
+        assert (await threads.read_light(burn, 0)).startswith("catalogue")
+        names = [await threads.read_light(burn, 0) for _ in range(100)]
+        assert names[-1] == here, "they have become light again"
+        threads.close()
+
+    asyncio.run(check())
+
+
 def test_the_probe_of_a_stopped_process_is_no_answer(server: Server) -> None:
     """The control: what these tests take for an answer does not come from anywhere else."""
     os.kill(server.process.pid, signal.SIGSTOP)
