@@ -12,6 +12,7 @@ from live_service import (
     WORLD,
     has,
     has_followed,
+    has_heard_of,
     lacks,
     pin,
     related_ids,
@@ -70,6 +71,8 @@ def test_damaged_changes_are_counted_and_do_not_stop_others(
 ) -> None:
     async def work(live: Live) -> None:
         await live.put_pin(pin("one"))
+        first = await live._store.last_seq()
+        await until(lambda: has_heard_of(live, first))
         write_records(redis_client, [pin("misfit", visual=(1.0, 2.0))])
         last = int(redis_client.get(keyspace.SEQ)) + 1
         redis_client.xadd(keyspace.CHANGES, {"seq": last, "record": b"rubbish"}, id=f"{last}-0")
