@@ -81,7 +81,7 @@ _TEXTS = ("title", "description", "image_url", "category", "language")
 def pack_record(record: Change) -> bytes:
     """A change as bytes."""
     kind = "pin" if isinstance(record, PinRecord) else "edge"
-    return pack_json({"kind": kind, **dataclasses.asdict(record)})
+    return pack_json({"kind": kind, **vars(record)})
 
 
 def unpack_record(packed: bytes) -> Change:

@@ -188,7 +188,9 @@ class _LiveSide:
             self._pool[place + _HEAD + at] = value
             self._pool[place] = at + 1
         else:
-            self.put(node, np.insert(row, at, value))
+            grown = np.empty(len(row) + 1, row.dtype)  # np.insert takes ten times as long
+            grown[:at], grown[at], grown[at + 1 :] = row[:at], value, row[at:]
+            self.put(node, grown)
 
     def delete(self, node: int, value: int) -> None:
         row = _read_row(self.side, node)

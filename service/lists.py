@@ -1,4 +1,4 @@
-"""Lists of pins as answers, written straight from the items: a batch of thirty thousand must not hold up the others.
+"""Answers with many pins, written straight from what they hold: a batch of thirty thousand must not hold up the others.
 
 The shapes are those of service.answers, which the API's description shows; a test holds the two together.
 """
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from service.cursor import MAX_OFFSET, Cursor, decode_cursor, encode_cursor
 from service.schemas import ListQuery
-from service.views import Batch, Item, Page
+from service.views import Batch, Item, Page, PutResult
 
 UNKNOWN = {"items": [], "error": "unknown-pin"}
 
@@ -45,6 +45,13 @@ def send_batch(batch: Batch) -> Response:
     return _send({"release": batch.release, "results": results})
 
 
+def send_put(pin_id: str, result: PutResult) -> Response:
+    """The answer to a PUT."""
+    neighbors = [{"pin_id": neighbor, "weight": weight} for neighbor, weight in result.neighbors]
+    answer = {"pin_id": pin_id, "release": result.release, "neighbors": neighbors, "timings": result.timings}
+    return _send(answer, 201 if result.created else 200)
+
+
 def _item(item: Item) -> dict[str, Any]:
     sent = {
         "pin_id": item.pin_id,
@@ -58,5 +65,5 @@ def _item(item: Item) -> dict[str, Any]:
     return sent
 
 
-def _send(document: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
+def _send(document: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 
 from model.changes import PinRecord
-from service.answers import BatchOut, NeighborOut, PageOut, PinOut, PutOut
+from service.answers import BatchOut, PageOut, PinOut, PutOut
 from service.dependencies import LiveDep, MetricsDep, PinId
 from service.errors import invalid
 from service.failures import InvalidContent
-from service.lists import list_arguments, send_batch, send_page
+from service.lists import list_arguments, send_batch, send_page, send_put
 from service.routing import WITH_BODY, ListRoute, ReadRoute, WriteRoute, problems
 from service.schemas import Content, ListQuery, PinIn, RelatedBatchIn, SearchQuery, StoredQuery
 from service.views import Page, PinContentIn
@@ -79,6 +79,7 @@ async def get_pin(pin_id: PinId, live: LiveDep) -> PinOut:
     "/pins/{pin_id}",
     summary="Put a pin in, or replace it",
     status_code=201,
+    response_model=PutOut,
     responses={
         200: {"model": PutOut, "description": "Replaced"},
         201: {"description": "New"},
@@ -88,19 +89,16 @@ async def get_pin(pin_id: PinId, live: LiveDep) -> PinOut:
 async def put_pin(
     pin_id: PinId,
     body: Annotated[PinIn, Body(openapi_examples=EXAMPLES)],
-    response: Response,
     live: LiveDep,
     metrics: MetricsDep,
-) -> PutOut:
+) -> Response:
     """Embeds the pin from its content and its boards, stores it, and answers when it can be found.
 
     A pin is replaced whole: what the body leaves out is gone afterwards.
     """
     result = await live.put_pin(_record(pin_id, body))
     metrics.observe_embedding(result.timings)
-    response.status_code = 201 if result.created else 200
-    neighbors = [NeighborOut(pin_id=neighbor, weight=weight) for neighbor, weight in result.neighbors]
-    return PutOut(pin_id=pin_id, release=result.release, neighbors=neighbors, timings=result.timings)
+    return send_put(pin_id, result)
 
 
 @writes.delete(
