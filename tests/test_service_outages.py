@@ -5,7 +5,10 @@ Times are printed, not judged: they are the machine's.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import random
+import shutil
 import socket
 import threading
 import time
@@ -19,9 +22,12 @@ import httpx
 import numpy as np
 import pytest
 from crash_harness import wait_until
-from live_service import WORLD
+from live_service import WORLD, has, is_on, pin, serving
 from service_fixtures import make_release
 from service_process import RedisProcess, ServiceProcess
+
+from model.changes import read_changes
+from model.redis_clients import sync_client
 
 NUM_READERS = 4
 
@@ -165,3 +171,48 @@ def test_twenty_requests_in_flight_finish_after_sigterm(tmp_path: Path) -> None:
         service.start()
         with httpx.Client(base_url=service.url) as http:
             assert {http.get(f"/v1/pins/new{i}").status_code for i in range(20)} == {200}
+
+
+@pytest.mark.parametrize("num_cuts", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_redis_whose_file_was_cut_is_served_as_it_is(tmp_path: Path, home: Path, num_cuts: int) -> None:
+    """A machine that lost power: whatever Redis still has is served, nothing else, and it takes new pins."""
+    make_release(home / "releases", WORLD)
+    with RedisProcess(tmp_path / "redis") as redis_process:
+        asyncio.run(write_some(home, redis_process))
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    for turn in range(num_cuts):
+        folder = tmp_path / f"cut{turn}"
+        shutil.copytree(tmp_path / "redis", folder, ignore=shutil.ignore_patterns("*.sock"))
+        [path] = [path for path in folder.rglob("*.aof") if path.stat().st_size]
+        with path.open("rb+") as file:
+            file.truncate(random.Random(seed + turn).randrange(path.stat().st_size))
+        with RedisProcess(folder) as redis_process:
+            asyncio.run(compare_with_redis(home, redis_process))
+
+
+async def write_some(home: Path, redis_process: RedisProcess) -> None:
+    async with serving(home, redis_process.source) as live:
+        for i in range(60):
+            await live.put_pin(pin(f"new{i}", i % 6))
+            await live.set_edge("mine", f"p{i}", True)
+            if i % 3 == 0:
+                await live.delete_pin(f"new{i}")
+            if i % 5 == 0:
+                await live.delete_pin(f"p{i}")
+
+
+async def compare_with_redis(home: Path, redis_process: RedisProcess) -> None:
+    """A pin is there when Redis says so, or when it is in the release and Redis does not say that it is gone."""
+    with sync_client(redis_process.source) as client:
+        changes = {change.key: change for change in read_changes(client, 0)}
+    async with serving(home, redis_process.source) as live:
+        assert live.ready() == (True, [])
+        for name in [f"p{row}" for row in range(WORLD.num_pins)] + [f"new{i}" for i in range(60)]:
+            change = changes.get(f"p/{name}")
+            there = name.startswith("p") if change is None else not change.deleted
+            assert await has(live, name) == there, name
+            edge = changes.get(f"e/mine/{name}")
+            assert not there or await is_on(live, name, "mine") == (edge is not None)
+        await live.put_pin(pin("later"))
+        assert await has(live, "later")
