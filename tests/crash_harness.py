@@ -340,6 +340,16 @@ def list_related(http: httpx.Client, name: str) -> Iterator[str]:
             return
 
 
+def put_until_taken(http: httpx.Client, name: str, body: object) -> httpx.Response:
+    """Put a new pin, again while it is refused; a busy machine refuses what it cannot write in time."""
+    deadline = time.monotonic() + PATIENCE
+    while (answer := http.put(f"/v1/pins/{name}", json=body)).status_code == 503:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.05)
+    assert answer.status_code in (200, 201), answer.text
+    return answer
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait for something that must come true."""
     deadline = time.monotonic() + seconds
