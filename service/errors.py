@@ -167,7 +167,7 @@ def problem_of_failure(error: Exception) -> Problem:
         case NotReady():
             return Problem("not-ready", str(error))
         case StoreUnavailable():
-            return Problem("store-unavailable", "nothing was written; try again")
+            return Problem("store-unavailable", "no write was confirmed; try again")
     return Problem("internal")
 
 

@@ -6,7 +6,7 @@
     DeltaFull         no room for more live pins before the next reindex             503
     Overloaded        its turn did not come in time; nothing was done                503
     NotReady          no release is served yet                                       503
-    StoreUnavailable  Redis does not answer; nothing was promised to be written      503
+    StoreUnavailable  Redis does not answer; no write was confirmed                  503
 A release that cannot be served raises model.errors.ReleaseError.
 """
 
