@@ -86,8 +86,8 @@ def test_a_planted_topic_is_found(metrics: dict[str, Any]) -> None:
     for name in ("pinsage", "text", "boards", "pixie"):
         assert metrics["related"][name]["HR@10"] > 0.3, name
     assert metrics["related"]["popularity"]["HR@10"] < 0.25
-    assert metrics["coldstart"]["with_boards"]["pinsage"]["HR@10"] > 0.35
-    assert metrics["coldstart"]["without_boards"]["pinsage"]["HR@10"] > 0.35
+    assert metrics["coldstart"]["with_boards"]["pinsage"]["HR@10"] > 0.3
+    assert metrics["coldstart"]["without_boards"]["pinsage"]["HR@10"] > 0.3
     # Twelve pins of the topic are left, twenty are shown.
     assert metrics["homefeed"]["text"]["Recall@20"] == 1
     assert metrics["homefeed"]["pinsage"]["Recall@20"] > 0.7
