@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHUNK = 512  # slots put into the index between two looks whether to go on
+LEAST_EF = 128  # that of the release was enough for its own vectors, and nobody tries it out here
 PAUSE = 1.0  # seconds between two looks whether it is time
 NICE = 10  # requests come first
 
@@ -62,7 +63,8 @@ class Compaction:
 
 def _build(fresh: Delta, like: IndexParams, check: Callable[[], None]) -> AnnIndex:
     vectors_SD = fresh.view().vectors_SD
-    params = IndexParams(vectors_SD.shape[1], len(vectors_SD), like.m, like.ef_construction, like.ef)
+    ef = max(like.ef, LEAST_EF)
+    params = IndexParams(vectors_SD.shape[1], len(vectors_SD), like.m, like.ef_construction, ef)
     return AnnIndex.build(vectors_SD, params, chunk=CHUNK, progress=lambda _: check())
 
 
