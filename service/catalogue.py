@@ -106,9 +106,9 @@ class Catalogue:
 
     def item(self, row: int, score: float, reason: str, source: int = -1) -> Item:
         """A pin as an item of a list; `source` is the row of the pin that it is there for."""
-        name, value = self.directory.pins.name, self.directory.value
-        because = name(source) if source >= 0 else None
-        return Item(name(row), float(score), value(row, "title"), value(row, "image_url"), reason, because)
+        pin_id, title, image_url = self.directory.card(row)
+        because = self.directory.pins.name(source) if source >= 0 else None
+        return Item(pin_id, float(score), title, image_url, reason, because)
 
     def describe(self, row: int) -> dict[str, Any]:
         """All that clients may see of a pin."""

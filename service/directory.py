@@ -85,6 +85,13 @@ class Directory:
             return getattr(record, column)
         return self._columns[column][row].as_py() if row < self.num_base else None
 
+    def card(self, row: int) -> tuple[str, str | None, str | None]:
+        """What a list shows of a pin: id, title, picture."""
+        if row >= self.num_base or row in self._records:
+            return self.pins.name(row), self.value(row, "title"), self.value(row, "image_url")
+        titles, images = self._columns["title"], self._columns["image_url"]
+        return self.pins.name(row), titles[row].as_py(), images[row].as_py()
+
     def annotations(self, row: int) -> list[str]:
         """The tags of a pin."""
         record = self._records.get(row)

@@ -7,11 +7,13 @@ the first part; a second signal skips the wait for requests, and still ends the 
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +31,7 @@ from service.settings import Settings, load_settings
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SWITCH_SECONDS = 0.0005  # after which Python lets another thread go on
 KEEP_ALIVE = 75  # seconds; longer than load balancers keep idle connections, or they meet closed ones
 
 
@@ -67,6 +70,10 @@ def _run(settings: Settings, environ: dict[str, str], listener: socket.socket) -
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
     )
+    # While a write computes, the event loop would wait for it up to 5 ms at a time, and it for the event loop.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # libraries are no garbage, and looking through them again and again takes time
     server = GracefulServer(config, app.state, drain_seconds=settings.drain_seconds)
     server.run(sockets=[listener])
 

@@ -22,7 +22,7 @@ from server_process import Server, serving
 from service_fixtures import make_release
 
 from service.failures import Overloaded
-from service.threads import Threads
+from service.threads import TIMED, Threads
 
 HEAVY = {"queries": ["p1"] * 100, "limit": 500}
 CLIENTS = 100
@@ -196,11 +196,13 @@ def test_light_reads_are_done_at_once_as_long_as_they_are_light() -> None:
     async def check() -> None:
         threads = Threads(1, patience=60)
         here = threading.current_thread().name
-        assert [await threads.read_light(burn, 0) for _ in range(20)] == [here] * 20
-        assert await threads.read_light(burn, 0.1) == here  # nobody could know
-        assert (await threads.read_light(burn, 0)).startswith("catalogue")
-        names = [await threads.read_light(burn, 0) for _ in range(100)]
-        assert names[-1] == here, "they have become light again"
+        assert [await threads.read_light(burn, 0) for _ in range(100)] == [here] * 100
+        heavy = [await threads.read_light(burn, 0.005) for _ in range(2 * TIMED)]
+        assert heavy[0] == here, "nobody could know"
+        assert heavy[-1].startswith("catalogue")
+        light = [await threads.read_light(burn, 0) for _ in range(20 * TIMED)]
+        assert light[0].startswith("catalogue")
+        assert light[-1] == here, "they have become light again"
         threads.close()
 
     asyncio.run(check())
