@@ -250,13 +250,12 @@ def make_home(options: argparse.Namespace, scratch: Path) -> Path:
     settings = ["train.epochs=1", "network.embed_dim=128"]
     if options.small:
         settings += ["network.hidden_dim=64", "train.batch_size=128"]
-    stages = [["prepare", world], ["train"], ["embed"], ["index"]]
     for command in (
         ["generate", world, "--pins", options.pins, "--no-images"],
-        *(
-            [name, *where, "--run", run, *(part for each in settings for part in ("--set", each))]
-            for name, *where in stages
-        ),
+        ["prepare", world, "--run", run, *(part for each in settings for part in ("--set", each))],
+        ["train", run],
+        ["embed", run],
+        ["index", run],
         ["publish", run, "--home", home],
     ):
         subprocess.run([Path(sys.executable).with_name("pinsage"), *map(str, command)], check=True, stdout=sys.stderr)

@@ -1,8 +1,9 @@
 """How often a caller may call: a sliding window for each caller and scope, shared by all replicas through Redis.
 
-A caller is a key, known by a hash of its digest, or where nobody showed one an address. One script in Redis decides
-(0.1 ms beside it). While Redis is away each replica counts for itself; one request a second looks whether it is back. A
-caller that was refused is refused from memory until its window has room again, so that insisting costs us little.
+A caller is a key, known by a hash of its digest, or where nobody showed one an address. One script in Redis decides;
+asking it costs as much as answering a small request, so a hundredth of a limit is taken at a time and spent here.
+While Redis is away each replica counts for itself; one request a second looks whether it is back. A caller that was
+refused is refused from memory until its window has room again, so that insisting costs us little.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from service.security import Key, Scope
 
 REDIS_SECONDS = 0.05  # that a request waits for Redis before it is counted here
 AWAY_SECONDS = 1.0  # between two looks for a Redis that did not answer
+SHARE = 100  # of a limit that is taken at a time
+KEPT = 0.1  # of its window that what was taken may be spent in: who goes near the limit needs a tenth of that
 MAX_CALLERS = 10_000  # counted here while Redis is away, and remembered as refused
 IPV6_NETWORK = 64  # bits: what one customer of a provider gets, so it counts as one address
 
@@ -82,6 +85,7 @@ class Limiter:
         self._shared = None if client is None else Window(_storage(client))
         self._look_at = 0.0  # when to ask Redis (again)
         self._refused: Recent[str, float] = Recent(MAX_CALLERS)
+        self._taken: Recent[str, tuple[int, float]] = Recent(MAX_CALLERS)  # requests that are paid for, and until when
 
     def limits(self, scope: Scope) -> bool:
         """Whether calls of this scope are counted at all."""
@@ -106,11 +110,13 @@ class Limiter:
     async def _count(self, limit: RateLimitItem, name: str) -> float | None:
         """Count a request in Redis, else here: None, or when there will be room for it."""
         now = time.monotonic()
+        if self._spend(name, now):
+            return None
         if self._shared is not None and now >= self._look_at:
             self._look_at = now + AWAY_SECONDS if self._look_at else 0.0  # while it is away only one looks for it
             try:
                 async with asyncio.timeout(REDIS_SECONDS):
-                    again_at = await _hit(self._shared, limit, name)
+                    again_at = await self._take(self._shared, limit, name)
             except (RedisError, OSError, TimeoutError):
                 self._look_at = now + AWAY_SECONDS
             else:
@@ -119,6 +125,24 @@ class Limiter:
         if len(self._storage_here.storage) > 2 * MAX_CALLERS:  # two windows a caller
             await self._storage_here.reset()
         return await _hit(self._here, limit, name)
+
+    async def _take(self, window: Window, limit: RateLimitItem, name: str) -> float | None:
+        """Take a share of the limit and spend one of it, or what little is left of the limit one by one."""
+        share = limit.amount // SHARE
+        if share < 2 or not await window.hit(limit, name, cost=share):
+            return await _hit(window, limit, name)
+        left, _ = self._taken.get(name) or (0, 0.0)
+        self._taken.put(name, (left + share - 1, time.monotonic() + KEPT * limit.get_expiry()))
+        return None
+
+    def _spend(self, name: str, now: float) -> bool:
+        """Whether the request is paid for already."""
+        left, until = self._taken.get(name) or (0, 0.0)
+        if now > until or not left:
+            self._taken.put(name, (0, 0.0))
+            return False
+        self._taken.put(name, (left - 1, until))
+        return True
 
     @property
     def _storage_here(self) -> MemoryStorage:

@@ -170,6 +170,35 @@ def test_replicas_share_one_limit(redis_source: RedisSource) -> None:
     asyncio.run(check())
 
 
+def test_large_limits_are_taken_in_shares_and_hold_all_the_same(
+    redis_source: RedisSource, redis_client: redis.Redis
+) -> None:
+    """A hundredth at a time: Redis is asked for a tenth of the requests at most, and no more than the limit pass."""
+
+    async def check() -> None:
+        limits = parse_limits("2000/hour")
+        async with async_client(redis_source) as one, async_client(redis_source) as two:
+            before = redis_client.info("stats")["total_commands_processed"]
+            passed = await asyncio.gather(*(admitted(Limiter(limits, each, ignore), 1900) for each in (one, two)))
+            commands = redis_client.info("stats")["total_commands_processed"] - before
+        assert sum(passed) == 2000
+        assert min(passed) > 200
+        assert commands < 2000
+
+    asyncio.run(check())
+
+
+def test_what_was_taken_and_not_spent_lapses(redis_source: RedisSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "KEPT", 0.0)
+
+    async def check() -> None:
+        async with async_client(redis_source) as client:
+            limiter = Limiter(parse_limits("500/hour"), client, ignore)
+            assert await admitted(limiter, 300) == 100  # five are taken for each, and four of them lost
+
+    asyncio.run(check())
+
+
 def test_a_limit_that_is_off_asks_nobody(redis_source: RedisSource, redis_client: redis.Redis) -> None:
     async def check() -> None:
         async with async_client(redis_source) as client:
