@@ -8,6 +8,7 @@ python bench/train.py --profile F   which operations of a step take how long, as
 """
 
 # mypy: allow-untyped-defs
+# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the train stage sets it, before torch is there
+from offline.torch_settings import set_before_torch
+
+set_before_torch()
 import torch
 from walks import best_times, processor
 

@@ -24,6 +24,7 @@ from model.inference import NETWORK_FORMAT
 from offline.config import RunConfig, parse_config
 from offline.progress import Report, silent
 from offline.run_folder import RunFolder, fingerprint
+from offline.torch_settings import set_before_torch
 
 if TYPE_CHECKING:
     from offline.prepare import Walker
@@ -164,8 +165,7 @@ def _train(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None
         for name in ("weights.safetensors", "network.json"):
             shutil.copyfile(reuse.release / name, run.train / name)
         return
-    # Before torch comes: its threads would spin while they wait, on cores that the producer of batches could use.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_before_torch()
     from offline.train import Trainer
 
     Trainer(run, config, num_threads=num_threads(config)).train(inputs, report)

@@ -10,20 +10,27 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.errors import PinsageError, UserError
 from offline.config import RunConfig
 from offline.progress import Report, show_progress, silent
 from offline.run_folder import RunFolder
 from offline.stages import Reuse, num_threads, read_config, read_dataset_path, run_stages, stage_inputs
-from offline.team import Team, join_team
-from offline.train import Trainer
+from offline.torch_settings import set_before_torch
+
+if TYPE_CHECKING:
+    from offline.team import Team
+    from offline.train import Trainer
 
 STAGE = "train"
 
 
 def main() -> None:
     """Entry point; as `pinsage train`, exit code 2 is a user's mistake and 1 any other failure of ours."""
+    set_before_torch()
+    from offline.team import join_team
+
     try:
         if len(sys.argv) != 2:
             raise UserError("usage: torchrun --nproc-per-node 2 -m offline.train_distributed RUN")
@@ -59,6 +66,8 @@ def follow(run: RunFolder, team: Team) -> None:
 
 def make_trainer(run: RunFolder, config: RunConfig, team: Team) -> Trainer:
     """This process's part, with its share of the machine's threads."""
+    from offline.train import Trainer
+
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return Trainer(run, config, num_threads=max(1, num_threads(config) // here), team=team)
 
