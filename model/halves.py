@@ -42,6 +42,11 @@ def to_floats(halves_NW: Halves) -> Floats:
     return x_NW
 
 
+def floats_of(x: npt.NDArray[Any]) -> Floats:
+    """The same numbers as float32, whichever of the two types they are stored in."""
+    return to_floats(x) if x.dtype == np.float16 else np.asarray(x, np.float32)
+
+
 def finite_rows(halves_NW: Halves) -> npt.NDArray[np.bool_]:
     """(N,) whether all of a row's numbers are finite."""
     exponents_NW = bits_of(halves_NW) & np.uint16(_NOT_FINITE)

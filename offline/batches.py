@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.graph import BipartiteGraph
+from model.halves import floats_of
 from model.walks import Neighborhoods
 from offline.board_pairs import board_chances, count_pairs, pairs_of_epoch, shared_boards
 from offline.config import TrainSection
@@ -178,7 +179,7 @@ class BatchProducer:
 
     def _read_features(self, frontier_S: Array, rng: np.random.Generator) -> Array:
         """Features of the pins read; some lose what they know from boards, as a new pin without boards would."""
-        features_SF = np.asarray(self._features_PF[frontier_S], np.float32)
+        features_SF = floats_of(self._features_PF[frontier_S])
         if self._config.isolate > 0 and len(self._forgettable.columns):
             chosen_S = np.flatnonzero(rng.random(len(frontier_S)) < self._config.isolate)
             features_SF[np.ix_(chosen_S, self._forgettable.columns)] = self._forgettable.values

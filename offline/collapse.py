@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import PinsageError
+from model.halves import floats_of
 from offline.metrics import kurtosis
 
 Array = npt.NDArray[Any]
@@ -36,7 +37,9 @@ def random_cosines(vectors_PD: Array, *, num_pairs: int = NUM_PAIRS, seed: int =
     cosines_N = np.empty(num_pairs)
     for start in range(0, num_pairs, CHUNK):
         part = slice(start, start + CHUNK)
-        cosines_N[part] = np.einsum("nd,nd->n", vectors_PD[first_N[part]], vectors_PD[second_N[part]])
+        cosines_N[part] = np.einsum(
+            "nd,nd->n", *(floats_of(vectors_PD[rows_N[part]]) for rows_N in (first_N, second_N))
+        )
     return cosines_N
 
 

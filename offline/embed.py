@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from model.halves import floats_of
 from model.inference import Inference
 from model.walks import Neighborhoods
 from offline.embed_step import check_finite, inputs_hash, output_column, read_inputs, take_step
@@ -113,7 +114,7 @@ class _Bulk:
 
     def compute(self, step: int, rows: slice) -> None:
         """Fill these rows of what the step writes."""
-        x_BF = np.asarray(self._features_PF[rows], np.float32)
+        x_BF = floats_of(self._features_PF[rows])
         latent_BH, pooled_BM = x_BF, None
         if step > 0:
             ids_BT, weights_BT = self._neighborhoods.ids_BT[rows], self._neighborhoods.weights_BT[rows]

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from model.halves import floats_of
 from model.inference import Inference
 from model.walks import Neighborhoods
 from offline.embed_step import Stepped, check_finite, output_column, read_inputs, take_step
@@ -54,7 +55,7 @@ class StepTask:
         inference, features_PF, _ = _read_inputs(self.run, self.inputs)
         for batch in batches:
             rows_B = batch["id"].to_numpy()
-            x_BF = np.asarray(features_PF[rows_B], np.float32)
+            x_BF = floats_of(features_PF[rows_B])
             yield self._batch(rows_B, take_step(inference, 0, x_BF, x_BF, None))
 
     def neighbors(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -80,7 +81,7 @@ class StepTask:
         inference, features_PF, (ids_PT, _) = _read_inputs(self.run, self.inputs)
         for records in whole_groups(batches):
             group = Group(records, ids_PT.shape[1])
-            x_BF = np.asarray(features_PF[group.rows_B], np.float32)
+            x_BF = floats_of(features_PF[group.rows_B])
             messages_EM = group.messages(output_column(inference, self.step - 1))
             pooled_BM = pool_rows(messages_EM, group.ids_BT, group.weights_BT, inference.config.pooling)
             latent_BH = x_BF if self.step == 1 else group.latents(inference.config.embed_dim)

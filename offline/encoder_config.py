@@ -11,14 +11,14 @@ class EncoderConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     text_dim: int = Field(
-        default=256, ge=0, le=4096, description="width of the text group (SVD of tokens); 0 leaves it out"
+        default=512, ge=0, le=4096, description="width of the text group (SVD of tokens); 0 leaves it out"
     )
     annotation_dim: int = Field(default=64, ge=0, le=4096, description="width of the Word2Vec group; 0 leaves it out")
     visual_dim: int = Field(
         default=256, ge=0, le=4096, description="wider visual vectors go to principal components; 0: left out"
     )
     board_dim: int = Field(
-        default=256, ge=0, le=4096, description="width of the board group (SVD of the graph); 0 leaves it out"
+        default=512, ge=0, le=4096, description="width of the board group (SVD of the graph); 0 leaves it out"
     )
     min_token_count: int = Field(default=2, ge=1, description="a token on fewer pins than this is not known")
     max_vocabulary: int = Field(default=200_000, ge=1, description="most tokens known, the most frequent ones")

@@ -19,6 +19,7 @@ from model.errors import DatasetError
 from model.feature_groups import DegreeScale, Floats, Ints, PooledTable, PopularityScale, VisualScale
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
+from model.halves import finite_rows, to_halves
 from model.text import tokenize
 from offline.board_tables import fit_board_table
 from offline.encoder_config import EncoderConfig
@@ -97,12 +98,12 @@ def encode_all(
     asked_P: Ints | None = None,
     progress: Progress | None = None,
 ) -> npt.NDArray[Any]:
-    """Write the features (P, F) float32 of all pins to an .npy file, and return it memory-mapped.
+    """Write the features (P, F) float16 of all pins to an .npy file, and return it memory-mapped.
 
     `progress` is called with the number of pins encoded since its last call.
     """
     shape = (pins.height, encoder.num_features)
-    x_PF = np.lib.format.open_memmap(out_path, mode="w+", dtype=np.float32, shape=shape)
+    x_PF = np.lib.format.open_memmap(out_path, mode="w+", dtype=np.float16, shape=shape)
     for start, contents in content_batches(pins, visual_PV if encoder.visual is not None else None):
         stop = start + len(contents)
         x_BF = encoder.encode(contents)
@@ -110,9 +111,9 @@ def encode_all(
         encoder.fill_graph(x_BF, np.diff(ptr), graph.pin_boards_E[ptr[0] : ptr[-1]])
         if asked_P is not None:
             encoder.fill_asked(x_BF, asked_P[start:stop])
-        if not np.isfinite(x_BF).all():
+        x_PF[start:stop] = to_halves(x_BF)
+        if not finite_rows(x_PF[start:stop]).all():
             raise AssertionError("an encoded pin is not finite")
-        x_PF[start:stop] = x_BF
         if progress is not None:
             progress(len(contents))
     x_PF.flush()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model.halves import floats_of
 from model.inference import unit_rows
 from offline.prior import MOST_PAIRS, Setting, popularity, ranks_with, validation_score
 
@@ -56,7 +57,7 @@ def choose_start(
     others = rng.permutation(len(features_PF))[:MOST_PINS]
     pins, places = np.unique(np.concatenate([pairs_N2.ravel(), others]), return_inverse=True)
     places_N2 = places[: pairs_N2.size].reshape(pairs_N2.shape)
-    x_PF = np.asarray(features_PF[pins], np.float32)
+    x_PF = floats_of(features_PF[pins])
     x_PF -= x_PF.mean(axis=0)
     settings = PRIORS if prior_P2 is not None else PRIORS[:1]
     shares_P2 = np.zeros((len(pins), 2)) if prior_P2 is None else prior_P2[pins]
@@ -79,7 +80,7 @@ def choose_start(
         return None
     weight_DF = np.zeros((dim, len(scale_F)), np.float32)
     weight_DF[: len(kept)] = vectors_FF[:, kept].T * scale_F
-    mean_F = np.asarray(features_PF[pins], np.float32).mean(axis=0)
+    mean_F = floats_of(features_PF[pins]).mean(axis=0)
     return LinearStart(weight_DF, -weight_DF @ mean_F, weights)
 
 

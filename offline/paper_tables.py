@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from model.errors import PinsageError, UserError
 from model.features import FeatureEncoder
+from model.halves import floats_of
 from model.inference import unit_rows
 from offline.config import RunConfig
 from offline.dataset import Dataset
@@ -152,7 +153,7 @@ def _annotation(run: RunFolder) -> Method | None:
     columns = FeatureEncoder.load(run.encoder).slices.get("annotations")
     if columns is None:
         return None
-    return Method(cosine_scorer(unit_rows(np.asarray(np.load(run.features, mmap_mode="r")[:, columns]))), TIE)
+    return Method(cosine_scorer(unit_rows(floats_of(np.load(run.features, mmap_mode="r")[:, columns]))), TIE)
 
 
 def _row(name: str, found: Found, trained: Trained | None) -> dict[str, Any]:

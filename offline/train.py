@@ -23,6 +23,7 @@ from model.config import NetworkConfig
 from model.errors import PinsageError
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
+from model.halves import floats_of
 from model.inference import MOST_POPULAR, Inference, add_prior
 from model.network import PinSage, save_network
 from model.walks import Neighborhoods
@@ -114,7 +115,9 @@ class Trainer:
         num_inputs = network.config.num_inputs
         start = choose_start(
             self._features_PF[:, :num_inputs],
-            self._features_PF[:, num_inputs:] if network.prior is not None and self._config.train.prior else None,
+            floats_of(self._features_PF[:, num_inputs:])
+            if network.prior is not None and self._config.train.prior
+            else None,
             self._directions,
             self._valid_N2,
             network.config.learned_dim,
@@ -196,7 +199,7 @@ class Trainer:
         vectors_PD: Array = np.load(folder / "vectors.npy", mmap_mode="r")
         if network.prior is None or not self._config.train.prior:
             return vectors_PD
-        prior_P2 = np.asarray(self._features_PF[:, network.config.num_inputs :])
+        prior_P2 = floats_of(self._features_PF[:, network.config.num_inputs :])
         rng = np.random.default_rng(self._config.seed)
         bias, weight = choose_prior(vectors_PD[:, :-1], prior_P2, self._valid_N2, rng)
         network.prior.bias.fill_(bias)

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from model.config import NetworkConfig
 from model.features import FeatureEncoder
 from model.graph import BipartiteGraph
+from model.halves import to_halves
 from model.inference import NETWORK_FORMAT, weight_shapes
 from model.release_writer import SPLITS, ReleaseParts
 from model.walks import build_neighborhoods
@@ -94,7 +95,7 @@ def write_encoder(run: RunFolder, graph: BipartiteGraph, visual: np.ndarray) -> 
     x = np.zeros((NUM_PINS, encoder.num_features), np.float32)
     x[:, encoder.slices["visual"]] = encoder.visual(visual)  # type: ignore[misc]
     encoder.fill_graph(x, graph.pin_degrees(), np.array([], np.int64))
-    np.save(run.features, x)
+    np.save(run.features, to_halves(x))
     return encoder.num_features
 
 
