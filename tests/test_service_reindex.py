@@ -130,7 +130,9 @@ def run_reindexes(home: Path, num_pins: int, count: int) -> None:
         assert {status for kind, status in seen.statuses if kind in ("related", "homefeed")} == {200}
         assert seen.statuses["put", 201] >= 0.98 * len(seen.put)
         assert set(releases) <= seen.releases
-        assert process.memory_info().rss <= MAX_GROWTH * before
+        after = process.memory_info().rss
+        print(f"{dict(seen.statuses)}; memory {before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after")
+        assert after <= MAX_GROWTH * before
         status = http.get("/v1/status").json()
         assert status["index_vectors"] + status["live_pins"] == num_pins + len(seen.put)
         roll_back(http, home, seen.put)
