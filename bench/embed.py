@@ -39,12 +39,12 @@ from model.halves import bits_of, float_of
 from model.inference import Inference, weight_shapes, write_network_config
 from model.network import Block, PinSage
 from model.walks import importance_neighbors
-from offline.embed import BLOCK, embed_all
-from offline.embed_spark import embed_on_spark
-from offline.minibatches import MinibatchBuilder
-from offline.partial_arrays import Note
+from offline.embedding.embed import BLOCK, embed_all
+from offline.embedding.embed_spark import embed_on_spark
+from offline.embedding.partial_arrays import Note
 from offline.progress import silent
 from offline.run_folder import RunFolder
+from offline.training.minibatches import MinibatchBuilder
 
 SIZES = ("pins", "neighbors", "features", "hidden", "dim", "batch", "chunk")
 

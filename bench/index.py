@@ -25,9 +25,9 @@ from model.index import AnnIndex, recall
 from model.redis_clients import sync_client
 from model.redis_server import open_redis
 from offline.config import IndexSection
-from offline.index_stage import build_index
+from offline.release.index_stage import build_index
+from offline.release.vectors_to_redis import write_vectors
 from offline.run_folder import RunFolder
-from offline.vectors_to_redis import write_vectors
 
 K = 50
 RELEASE = "r20260101-000000-0000"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offline.torch_settings import set_before_torch
+from offline.training.torch_settings import set_before_torch
 
 set_before_torch()
 import torch
@@ -32,11 +32,11 @@ from model.config import NetworkConfig, WalkConfig
 from model.graph import BipartiteGraph
 from model.network import PinSage
 from model.walks import importance_neighbors
-from offline.batches import BatchProducer, Forgettable
 from offline.config import TrainSection
-from offline.device_batches import DeviceBatch
-from offline.team import alone
-from offline.train_step import Stepper
+from offline.training.batches import BatchProducer, Forgettable
+from offline.training.device_batches import DeviceBatch
+from offline.training.team import alone
+from offline.training.train_step import Stepper
 
 SIZES = ("pins", "neighbors", "features", "hidden", "dim", "batch", "batches")
 RATE = 1e-4

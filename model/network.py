@@ -74,7 +74,7 @@ def pool(message_SM: Tensor, block: Block, pooling: Pooling) -> Tensor:
 
 
 class Prior(nn.Module):
-    """The popularity prior's weights: set on validation pairs, never by gradients (see offline.prior)."""
+    """The popularity prior's weights: set on validation pairs, never by gradients (see offline.training.prior)."""
 
     weight: Tensor
     bias: Tensor

@@ -171,7 +171,7 @@ def export(
 @app.command()
 def publish(run: RunPath, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Verify a run, write it as a release, put its vectors into Redis and make it the current one."""
-    from offline.publish import publish_run
+    from offline.release.publish import publish_run
     from offline.run_folder import RunFolder
 
     with show_progress("publish", as_json=as_json) as report:
@@ -182,7 +182,7 @@ def publish(run: RunPath, home: HomeOption = DEFAULT_HOME, as_json: JsonOption =
 @app.command()
 def worker(home: HomeOption = DEFAULT_HOME) -> None:
     """Take reindex jobs from Redis and run them, one at a time, until stopped."""
-    from offline.worker import run_worker
+    from offline.release.worker import run_worker
 
     run_worker(home.expanduser())
 

@@ -23,7 +23,7 @@ def generate(
     images: Annotated[bool, typer.Option(help="draw a picture per pin")] = True,
 ) -> None:
     """Make a synthetic world: topics, boards that mix them, sessions, drawn pictures."""
-    from offline.synthetic import generate_world
+    from offline.world.synthetic import generate_world
 
     with show_progress("generate") as report:
         generate_world(out, num_pins=pins, seed=seed, images=images, progress=report)
@@ -60,7 +60,7 @@ def _column_names(assignments: list[str]) -> dict[str, str]:
 @data_app.command()
 def validate(dataset: DatasetPath, as_json: JsonOption = False) -> None:
     """List every fault of a data set, with file, row and column."""
-    from offline.validation import validate_dataset
+    from offline.data.validation import validate_dataset
 
     faults = validate_dataset(dataset)
     for fault in faults:

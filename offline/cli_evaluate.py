@@ -16,8 +16,8 @@ MIN_WIDTH = 120  # columns of a table of the paper, where the terminal does not 
 
 def evaluate_and_print(run: Path, as_json: bool, sample: int | None, report: bool) -> None:
     """Metrics against baselines."""
-    from offline.dataset import open_dataset
-    from offline.evaluate import evaluate, print_tables
+    from offline.data.dataset import open_dataset
+    from offline.evaluation.evaluate import evaluate, print_tables
     from offline.stages import read_dataset_path
 
     folder = RunFolder(run)
@@ -32,9 +32,9 @@ def evaluate_and_print(run: Path, as_json: bool, sample: int | None, report: boo
 
 def measure_and_print(run: Path, number: int, minutes: float | None, sample: int | None, as_json: bool) -> None:
     """A table of the paper; where no minutes are given, its default."""
-    from offline.dataset import open_dataset
-    from offline.metric_tables import print_paper_table
-    from offline.paper_tables import DEFAULT_MINUTES, measure_table
+    from offline.data.dataset import open_dataset
+    from offline.evaluation.metric_tables import print_paper_table
+    from offline.evaluation.paper_tables import DEFAULT_MINUTES, measure_table
     from offline.stages import read_dataset_path
 
     folder = RunFolder(run)

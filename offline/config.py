@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.config import Pooling, WalkConfig
 from model.errors import UserError
-from offline.encoder_config import EncoderConfig, PairsConfig
+from offline.inputs.encoder_config import EncoderConfig, PairsConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from model.release import current
 from offline.config import load_config
-from offline.publish import publish_run
+from offline.release.publish import publish_run
 from offline.run_folder import RunFolder, fingerprint
 from offline.stages import ShowProgress, run_stages
-from offline.synthetic import generate_world
+from offline.world.synthetic import generate_world
 
 SEED = 1
 # A small world needs a small network; this is what keeps the demo under a few minutes on two cores.

@@ -24,10 +24,10 @@ from model.inference import NETWORK_FORMAT
 from offline.config import RunConfig, parse_config
 from offline.progress import Report, silent
 from offline.run_folder import RunFolder, fingerprint
-from offline.torch_settings import set_before_torch
+from offline.training.torch_settings import set_before_torch
 
 if TYPE_CHECKING:
-    from offline.prepare import Walker
+    from offline.inputs.prepare import Walker
 
 STAGES = ("prepare", "train", "embed", "index")
 ShowProgress = Callable[[str], AbstractContextManager[Report]]
@@ -142,8 +142,8 @@ def _prepare(
     report: Report,
     walk_elsewhere: Walker | None = None,
 ) -> None:
-    from offline.dataset import open_dataset
-    from offline.prepare import prepare
+    from offline.data.dataset import open_dataset
+    from offline.inputs.prepare import prepare
 
     prepare(
         open_dataset(dataset),
@@ -166,13 +166,13 @@ def _train(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None
             shutil.copyfile(reuse.release / name, run.train / name)
         return
     set_before_torch()
-    from offline.train import Trainer
+    from offline.training.train import Trainer
 
     Trainer(run, config, num_threads=num_threads(config)).train(inputs, report)
 
 
 def _embed(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report) -> None:
-    from offline.embed import embed_run
+    from offline.embedding.embed import embed_run
 
     embed_run(run, chunk=config.embed.chunk, num_threads=num_threads(config), progress=report)
 
@@ -180,7 +180,7 @@ def _embed(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None
 def _check_embeddings(run: RunFolder) -> None:
     import numpy as np
 
-    from offline.collapse import check_collapse
+    from offline.embedding.collapse import check_collapse
 
     try:
         check_collapse(np.load(run.embeddings, mmap_mode="r"))
@@ -189,7 +189,7 @@ def _check_embeddings(run: RunFolder) -> None:
 
 
 def _index(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report) -> None:
-    from offline.index_stage import build_index
+    from offline.release.index_stage import build_index
 
     build_index(run, config.index, seed=config.seed, num_threads=num_threads(config), progress=report)
 
@@ -200,7 +200,7 @@ def on_spark(master: str | None) -> dict[str, Runner]:
     def prepare(
         dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report
     ) -> None:
-        from offline.walks_spark import walk_on_spark
+        from offline.inputs.walks_spark import walk_on_spark
 
         def walk(run: RunFolder, walks: WalkConfig, seed: int) -> None:
             walk_on_spark(run, walks, seed=seed, master=master)
@@ -210,7 +210,7 @@ def on_spark(master: str | None) -> dict[str, Runner]:
     def embed(
         dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report
     ) -> None:
-        from offline.embed_spark import embed_on_spark
+        from offline.embedding.embed_spark import embed_on_spark
 
         embed_on_spark(run, master=master, progress=report)
 

@@ -30,7 +30,7 @@ from model.redis_clients import sync_client
 from model.redis_server import RedisSource
 from model.release import current, list_releases
 from offline.progress import silent
-from offline.reindex import reindex
+from offline.release.reindex import reindex
 from service.failures import UnknownPin
 from service.live import Live
 from service.views import Event

@@ -17,7 +17,7 @@ import typer
 
 from offline.cli import app
 from offline.config import parse_config
-from offline.tables import COLUMNS
+from offline.data.tables import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "bench/README.md", ROOT / "deploy/README.md"]

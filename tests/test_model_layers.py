@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.layers import Dropout, largest, weighted_sum
-from offline.minibatches import sort_wires
+from offline.training.minibatches import sort_wires
 
 NUM_READ, NUM_POOLED, WIDTH = 9, 7, 5
 

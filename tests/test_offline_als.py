@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from offline import als
-from offline.als import als_vectors, reason_against_als
-from offline.ranking import TIE, Method, cosine_scorer, nearest
+from offline.evaluation import als
+from offline.evaluation.als import als_vectors, reason_against_als
+from offline.evaluation.ranking import TIE, Method, cosine_scorer, nearest
 
 PINS_EACH, BOARDS_EACH = 12, 10
 

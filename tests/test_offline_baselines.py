@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from model.graph import BipartiteGraph
-from offline import baselines
-from offline.ranking import Method, related_ranks
+from offline.evaluation import baselines
+from offline.evaluation.ranking import Method, related_ranks
 
 # a, b, d and e are on board 0 alone, c on boards 0 to 4, f on none; z is cold and comes on board 0 and a new one.
 A, B, C, D, E, F, Z = range(7)

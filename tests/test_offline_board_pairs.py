@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.graph import BipartiteGraph
-from offline.board_pairs import (
+from offline.training.board_pairs import (
     board_chances,
     count_pairs,
     draw_board_pairs,

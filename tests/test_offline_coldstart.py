@@ -13,9 +13,9 @@ from model.exact import Neighbors
 from model.features import FeatureEncoder, PinContent
 from model.inference import Inference, unit_rows
 from model.walks import importance_neighbors
-from offline.coldstart import ColdEmbedder, cold_contents, write_cold_embeddings
-from offline.dataset import open_dataset
-from offline.evaluation_data import EvaluationData, Limits, load_evaluation_data
+from offline.data.dataset import open_dataset
+from offline.evaluation.coldstart import ColdEmbedder, cold_contents, write_cold_embeddings
+from offline.evaluation.evaluation_data import EvaluationData, Limits, load_evaluation_data
 from offline.run_folder import RunFolder
 
 Vectors = np.ndarray

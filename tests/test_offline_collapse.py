@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.errors import PinsageError
-from offline.collapse import check_collapse, describe_similarity, random_cosines
+from offline.embedding.collapse import check_collapse, describe_similarity, random_cosines
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

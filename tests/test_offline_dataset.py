@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.errors import DatasetError
-from offline.dataset import PIN_COLUMNS, open_dataset
+from offline.data.dataset import PIN_COLUMNS, open_dataset
 
 SHARED = Path(__file__).parents[2] / "shared"
 FORMATS = ("parquet", "csv", "jsonl", "ndjson")

@@ -18,9 +18,9 @@ from model.graph import BipartiteGraph
 from model.inference import Inference
 from model.network import Block, PinSage, save_network
 from model.walks import Neighborhoods, importance_neighbors
-from offline.embed import embed_all
-from offline.minibatches import Forgetting, MinibatchBuilder
-from offline.pooling import pool_rows
+from offline.embedding.embed import embed_all
+from offline.embedding.pooling import pool_rows
+from offline.training.minibatches import Forgetting, MinibatchBuilder
 
 NUM_PINS = 83
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tiny_run import NUM_PINS, make_run
 
-from offline.embed import embed_run
-from offline.partial_arrays import Column, Note, PartialArrays
+from offline.embedding.embed import embed_run
+from offline.embedding.partial_arrays import Column, Note, PartialArrays
 from offline.progress import silent
 from offline.run_folder import RunFolder
 
@@ -25,7 +25,7 @@ from offline.run_folder import RunFolder
 EMBED = """
     import os, signal, sys
     from pathlib import Path
-    import offline.embed as embed
+    import offline.embedding.embed as embed
     from offline.run_folder import RunFolder
 
     run, chunks_to_live = RunFolder(Path(sys.argv[1])), int(sys.argv[2])
@@ -149,7 +149,7 @@ def test_after_a_crash_of_the_machine_only_what_was_on_the_disk_counts(
     arrays.record(0, 3, [path])
     noted = PartialArrays({path: THREE}, {}, 5, note=note)
     assert (noted.step, noted.rows) == (0, 3)
-    monkeypatch.setattr("offline.partial_arrays.machine_start", lambda: "another start")
+    monkeypatch.setattr("offline.embedding.partial_arrays.machine_start", lambda: "another start")
     noted = PartialArrays({path: THREE}, {}, 5, note=note)
     assert (noted.step, noted.rows) == (0, 1)
     forced.set()

@@ -20,14 +20,14 @@ from tiny_run import CONFIG, NUM_PINS, make_run
 from model.errors import PinsageError, UserError
 from model.inference import Inference
 from offline.cli import main
-from offline.embed import embed_run
-from offline.embed_spark import embed_on_spark
-from offline.embed_spark_tasks import StepTask, whole_groups
-from offline.embed_step import inputs_hash
-from offline.partial_arrays import Column
+from offline.embedding.embed import embed_run
+from offline.embedding.embed_spark import embed_on_spark
+from offline.embedding.embed_spark_tasks import StepTask, whole_groups
+from offline.embedding.embed_step import inputs_hash
+from offline.embedding.partial_arrays import Column
+from offline.embedding.spark_session import from_binary, open_session, to_binary
 from offline.progress import silent
 from offline.run_folder import RunFolder
-from offline.spark_session import from_binary, open_session, to_binary
 
 has_spark = pytest.mark.skipif(
     importlib.util.find_spec("pyspark") is None or shutil.which("java") is None,
@@ -45,7 +45,7 @@ EMBED = """
 import sys
 from pathlib import Path
 from model.errors import PinsageError
-from offline import embed_spark
+from offline.embedding import embed_spark
 from offline.run_folder import RunFolder
 
 def embed(path):

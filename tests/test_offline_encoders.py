@@ -14,11 +14,11 @@ from model.errors import DatasetError
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
 from model.halves import to_halves
-from offline.board_tables import fit_board_table
-from offline.encoder_config import EncoderConfig
-from offline.encoders import content_batches, encode_all, fit_degree, fit_encoder, fit_visual
-from offline.spectral import fit_pooled_table, rarity_weights
-from offline.token_tables import count_matrix, learn_vocabulary
+from offline.inputs.board_tables import fit_board_table
+from offline.inputs.encoder_config import EncoderConfig
+from offline.inputs.encoders import content_batches, encode_all, fit_degree, fit_encoder, fit_visual
+from offline.inputs.spectral import fit_pooled_table, rarity_weights
+from offline.inputs.token_tables import count_matrix, learn_vocabulary
 
 NUM_PINS, NUM_TOPICS = 240, 4
 CONFIG = EncoderConfig(text_dim=8, annotation_dim=8, board_dim=8, visual_dim=16)
@@ -95,7 +95,7 @@ def test_a_new_pin_is_encoded_as_a_fitted_one_with_the_same_content(
 def test_encoding_in_small_batches_writes_the_same_rows(
     world: World, encoder: FeatureEncoder, features: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offline.encoders.BATCH", 7)
+    monkeypatch.setattr("offline.inputs.encoders.BATCH", 7)
     counts: list[int] = []
     again = encode_all(encoder, world.pins, world.graph, world.visual, tmp_path / "again.npy", progress=counts.append)
     assert np.array_equal(again, features)

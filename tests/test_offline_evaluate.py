@@ -17,12 +17,12 @@ from rich.console import Console
 from topic_world import PINS_EACH, TOPICS, embedded_run, write_world
 
 from model.errors import PinsageError, UserError
-from offline import evaluate as stage
-from offline.dataset import open_dataset
-from offline.evaluate import evaluate, print_tables
-from offline.evaluation_data import EvaluationData, Limits, load_evaluation_data
-from offline.evaluation_methods import AllMethods
-from offline.metric_tables import print_rows
+from offline.data.dataset import open_dataset
+from offline.evaluation import evaluate as stage
+from offline.evaluation.evaluate import evaluate, print_tables
+from offline.evaluation.evaluation_data import EvaluationData, Limits, load_evaluation_data
+from offline.evaluation.evaluation_methods import AllMethods
+from offline.evaluation.metric_tables import print_rows
 from offline.run_folder import RunFolder
 
 NUM_PINS = PINS_EACH * len(TOPICS)

@@ -14,7 +14,7 @@ from model.inference import Inference
 from offline.config import load_config
 from offline.run_folder import RunFolder
 from offline.stages import run_stages
-from offline.train import Trainer
+from offline.training.train import Trainer
 
 NONE = (np.full((1, 1), -1), np.zeros((1, 1), np.float32))
 

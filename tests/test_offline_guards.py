@@ -26,12 +26,12 @@ from model.errors import PinsageError
 from model.jobs import WORKER_DIED, create_job, expire_dead_job, read_job
 from model.redis_server import RedisSource
 from model.release import current, open_release
-from offline import preflight
-from offline import reindex as reindex_module
-from offline.index_stage import build_index
-from offline.preflight import available_memory
-from offline.publish import publish_run
-from offline.reindex import reindex
+from offline.release import preflight
+from offline.release import reindex as reindex_module
+from offline.release.index_stage import build_index
+from offline.release.preflight import available_memory
+from offline.release.publish import publish_run
+from offline.release.reindex import reindex
 from offline.run_folder import RunFolder
 from offline.stages import read_config
 
@@ -216,7 +216,9 @@ def test_a_machine_that_says_nothing_has_unknown_memory(tmp_path: Path) -> None:
 DOOMED = """
 import os, signal, sys
 from pathlib import Path
-from offline import publish, reindex, worker
+from offline.release import publish
+from offline.release import reindex
+from offline.release import worker
 from model import release_writer
 
 step, home = sys.argv[1], Path(sys.argv[2])

@@ -12,14 +12,14 @@ from planted import SMALL, write_planted
 from model.changes import Change, EdgeRecord, PinRecord, write_records
 from model.release import Release, current, open_release
 from offline.config import load_config
-from offline.dataset import open_dataset
-from offline.merge import write_dataset
-from offline.overlay import apply_changes
-from offline.publish import publish_run
-from offline.reindex import reindex
+from offline.data.dataset import open_dataset
+from offline.data.validation import validate_dataset
+from offline.release.merge import write_dataset
+from offline.release.overlay import apply_changes
+from offline.release.publish import publish_run
+from offline.release.reindex import reindex
 from offline.run_folder import RunFolder
 from offline.stages import run_stages
-from offline.validation import validate_dataset
 
 Edges = set[tuple[str, str]]
 

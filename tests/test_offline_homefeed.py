@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from model.graph import BipartiteGraph
-from offline import homefeed_eval, ranking
-from offline.baselines import graph_matrix
-from offline.evaluation_data import TestUser
-from offline.homefeed_eval import Feed, best_of_recent, feed_values, item_knn_feed, popularity_feed
-from offline.ranking import cosine_scorer
+from offline.evaluation import homefeed_eval, ranking
+from offline.evaluation.baselines import graph_matrix
+from offline.evaluation.evaluation_data import TestUser
+from offline.evaluation.homefeed_eval import Feed, best_of_recent, feed_values, item_knn_feed, popularity_feed
+from offline.evaluation.ranking import cosine_scorer
 
 
 def circle(*degrees: float) -> np.ndarray:

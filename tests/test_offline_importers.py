@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from model.errors import DatasetError, UserError
-from offline.dataset import Dataset, open_dataset
-from offline.dataset_writer import staged_folder
+from offline.data.dataset import Dataset, open_dataset
+from offline.data.dataset_writer import staged_folder
+from offline.data.validation import validate_dataset
 from offline.importers.csv import import_csv
 from offline.importers.registry import IMPORTERS, import_dataset
 from offline.importers.splits import (
@@ -20,7 +21,6 @@ from offline.importers.splits import (
     split_shuffled,
     without_repeats,
 )
-from offline.validation import validate_dataset
 
 SHARED = Path(__file__).parents[2] / "shared"
 NUM_ARTICLES, NUM_USERS = 60, 30

@@ -10,7 +10,7 @@ import pytest
 from model.errors import PinsageError
 from model.index import AnnIndex, read_params, recall
 from offline.config import IndexSection
-from offline.index_stage import build_index
+from offline.release.index_stage import build_index
 from offline.run_folder import RunFolder
 
 SPARSE = IndexSection(m=2, ef_construction=8)
@@ -48,7 +48,7 @@ def test_a_recall_that_is_out_of_reach_is_an_error_and_leaves_the_index(
     build(run, IndexSection(m=16))
     before = read_params(run.index)
     monkeypatch.setattr("model.index.EF_LADDER", (60,))
-    monkeypatch.setattr("offline.index_stage.MAX_M", 4)
+    monkeypatch.setattr("offline.release.index_stage.MAX_M", 4)
     with pytest.raises(PinsageError, match=r"at best \(M = 4, ef_construction = 16, ef = 60\).*index\.target_recall"):
         build(run, SPARSE)
     assert read_params(run.index) == before

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from model.inference import unit_rows
-from offline.linear_start import choose_start
-from offline.ranking import Method, cosine_scorer, related_ranks
+from offline.evaluation.ranking import Method, cosine_scorer, related_ranks
+from offline.training.linear_start import choose_start
 
 NUM_PINS, WIDTH = 300, 12
 GROUPS = {"noise": slice(0, WIDTH), "known": slice(WIDTH, 2 * WIDTH)}

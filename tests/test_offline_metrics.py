@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from offline.metrics import (
+from offline.evaluation.metrics import (
     bootstrap_intervals,
     differences,
     hit_rate,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.graph import BipartiteGraph
-from offline.negatives import (
+from offline.training.negatives import (
     Positives,
     hard_negatives,
     hard_ranks,

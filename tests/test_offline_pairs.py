@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from model.graph import BipartiteGraph
-from offline.encoder_config import PairsConfig
-from offline.pairs import (
+from offline.inputs.encoder_config import PairsConfig
+from offline.inputs.pairs import (
     SPLITS,
     Splits,
     choose_held_out,

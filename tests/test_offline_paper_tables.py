@@ -18,17 +18,17 @@ from rich.console import Console
 
 from model.errors import UserError
 from model.graph import BipartiteGraph
-from offline import paper_tables
 from offline.config import RunConfig, load_config
-from offline.dataset import open_dataset
-from offline.metric_tables import print_paper_table
-from offline.paper_tables import measure_table
+from offline.data.dataset import open_dataset
+from offline.evaluation import paper_tables
+from offline.evaluation.metric_tables import print_paper_table
+from offline.evaluation.paper_tables import measure_table
+from offline.evaluation.table_files import read_tables, table_path
+from offline.evaluation.variant_runs import link_prepared, training_facts, variant_folder
+from offline.evaluation.variants import Rows, Variant
 from offline.progress import Report, silent
 from offline.run_folder import RunFolder
 from offline.stages import run_stages
-from offline.table_files import read_tables, table_path
-from offline.variant_runs import link_prepared, training_facts, variant_folder
-from offline.variants import Rows, Variant
 
 MINUTES = 0.005  # one epoch or two of so small a world
 CONFIG = load_config(assignments=[*SMALL, "train.epochs=3"])

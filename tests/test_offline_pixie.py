@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from model.graph import BipartiteGraph
-from offline.pixie import Pixie, PixieConfig, labels_of
-from offline.ranking import related_ranks
+from offline.evaluation.pixie import Pixie, PixieConfig, labels_of
+from offline.evaluation.ranking import related_ranks
 
 # Board 0: 0 1 2. Board 1: 2 3. Board 2: 3 4. Pin 5 is on none. Board 3: 0 4.
 BOARDS = [[0, 1, 2], [2, 3], [3, 4], [0, 4]]

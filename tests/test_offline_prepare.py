@@ -17,9 +17,9 @@ from model.errors import DatasetError
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
 from model.halves import to_halves
-from offline.dataset import open_dataset
-from offline.encoder_config import EncoderConfig, PairsConfig
-from offline.prepare import prepare
+from offline.data.dataset import open_dataset
+from offline.inputs.encoder_config import EncoderConfig, PairsConfig
+from offline.inputs.prepare import prepare
 from offline.run_folder import RunFolder
 
 ENCODER = EncoderConfig(text_dim=4, annotation_dim=4, board_dim=4, min_token_count=1)
@@ -262,7 +262,7 @@ def test_edges_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     whole = BipartiteGraph.load(run_prepare(Tables(), tmp_path / "one").graph)
-    monkeypatch.setattr("offline.row_maps.CHUNK", 2)
+    monkeypatch.setattr("offline.inputs.row_maps.CHUNK", 2)
     parts = BipartiteGraph.load(run_prepare(Tables(), tmp_path / "two").graph)
     assert np.array_equal(whole.pin_boards_E, parts.pin_boards_E)
     assert np.array_equal(whole.board_ptr, parts.board_ptr)
@@ -293,7 +293,7 @@ def test_pins_of_an_own_schema_keep_only_the_known_columns(tmp_path: Path) -> No
 
 
 def test_a_large_table_is_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offline.prepare.TABLE_BATCH", 3)
+    monkeypatch.setattr("offline.inputs.prepare.TABLE_BATCH", 3)
     pins = read_arrow(run_prepare(Tables(), tmp_path).pins)
     assert pins["pin_id"].num_chunks == 2
     assert pl.from_arrow(pins)["pin_id"].to_list() == ["a", "b", "d", "e"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from model.inference import add_prior, unit_rows
-from offline.prior import choose_prior, ranks_with, validation_score
-from offline.ranking import Method, cosine_scorer, related_ranks
+from offline.evaluation.ranking import Method, cosine_scorer, related_ranks
+from offline.training.prior import choose_prior, ranks_with, validation_score
 
 NUM_PINS = 200
 

@@ -13,11 +13,11 @@ from model.changes import PinRecord, write_records
 from model.codecs import unpack_vector
 from model.errors import PinsageError, UserError
 from model.release import current, list_releases, open_release
-from offline import publish, vectors_to_redis
-from offline.index_stage import build_index
-from offline.publish import publish_run
+from offline.release import publish, vectors_to_redis
+from offline.release.index_stage import build_index
+from offline.release.publish import publish_run
+from offline.release.vectors_to_redis import write_vectors
 from offline.run_folder import RunFolder
-from offline.vectors_to_redis import write_vectors
 
 
 @pytest.fixture(scope="module")

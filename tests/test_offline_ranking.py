@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline import ranking
-from offline.collapse import describe_similarity, random_cosines
-from offline.dataset import open_dataset
-from offline.evaluation_data import TestUser
-from offline.homefeed_eval import best_of_recent, feed_values
-from offline.metrics import pair_values
-from offline.ranking import TIE, Method, cosine_scorer, nearest, related_ranks
+from offline.data.dataset import open_dataset
+from offline.embedding.collapse import describe_similarity, random_cosines
+from offline.evaluation import ranking
+from offline.evaluation.evaluation_data import TestUser
+from offline.evaluation.homefeed_eval import best_of_recent, feed_values
+from offline.evaluation.metrics import pair_values
+from offline.evaluation.ranking import TIE, Method, cosine_scorer, nearest, related_ranks
 
 SHARED = Path(__file__).parents[2] / "shared"
 

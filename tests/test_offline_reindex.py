@@ -16,13 +16,13 @@ from model.errors import PinsageError, UserError
 from model.features import PinContent
 from model.live_graph import LiveGraph
 from model.release import Release, current, list_releases, open_release, set_current
-from offline import reindex as reindex_module
-from offline.dataset import open_dataset
-from offline.event_pairs import pairs_from_events
-from offline.merge import write_dataset
-from offline.overlay import Overlay, apply_changes
-from offline.publish import publish_run
-from offline.reindex import reindex
+from offline.data.dataset import open_dataset
+from offline.release import reindex as reindex_module
+from offline.release.event_pairs import pairs_from_events
+from offline.release.merge import write_dataset
+from offline.release.overlay import Overlay, apply_changes
+from offline.release.publish import publish_run
+from offline.release.reindex import reindex
 from offline.run_folder import RunFolder
 
 VISUAL = (0.5, -1.0, 0.25, 2.0)

@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 from topic_world import embedded_run, write_world
 
-from offline.dataset import open_dataset
-from offline.evaluate import evaluate
-from offline.evaluation_data import EvaluationData, Limits, load_evaluation_data
-from offline.ranking import Method, cosine_scorer
-from offline.report_examples import Card, choose_examples, label_agreement, map_embeddings, map_labels, thumbnail
-from offline.report_page import card_box, example_row
-from offline.report_tables import measures_table, spoken_time, verdicts_table
+from offline.data.dataset import open_dataset
+from offline.evaluation.evaluate import evaluate
+from offline.evaluation.evaluation_data import EvaluationData, Limits, load_evaluation_data
+from offline.evaluation.ranking import Method, cosine_scorer
+from offline.report.report_examples import Card, choose_examples, label_agreement, map_embeddings, map_labels, thumbnail
+from offline.report.report_page import card_box, example_row
+from offline.report.report_tables import measures_table, spoken_time, verdicts_table
 from offline.run_folder import RunFolder
 
 LOG = [

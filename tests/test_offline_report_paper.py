@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from offline.report_paper import paper_section, trained_rows
+from offline.report.report_paper import paper_section, trained_rows
 
 MEASURES = ("HR@10", "HR@100", "HR@500", "MRR", "MRR_scaled100")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from offline.ranking import Method, cosine_scorer
-from offline.similarity import method_cosines, method_similarity
+from offline.evaluation.ranking import Method, cosine_scorer
+from offline.evaluation.similarity import method_cosines, method_similarity
 
 
 def circle(num: int) -> Method:

@@ -12,10 +12,10 @@ from model.errors import UserError
 from model.graph import BipartiteGraph
 from model.walks import Neighborhoods
 from offline.config import RunConfig, load_config
-from offline.ranking import TIE, Method, cosine_scorer, related_ranks
+from offline.evaluation.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
 from offline.stages import run_stages
-from offline.subgraph import RowsOf, TrainingInputs, choose_boards, part_of, training_inputs
+from offline.training.subgraph import RowsOf, TrainingInputs, choose_boards, part_of, training_inputs
 
 # Pins 0 to 6. Board 0: 0 1 2. Board 1: 2 3. Board 2: 4 5. Board 3: 1 5. Pin 6 is on none.
 BOARDS = [[0, 1, 2], [2, 3], [4, 5], [1, 5]]

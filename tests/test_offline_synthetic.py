@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from model.errors import UserError
-from offline.canvas import Dice
-from offline.compositions import COMPOSITIONS
-from offline.dataset import open_dataset
-from offline.images import NUM_DICE, SIDE, THUMB, draw_picture, simulated_vectors, visual_vectors
-from offline.people import CUT, END
-from offline.synthetic import generate_world
-from offline.validation import validate_dataset
-from offline.vocabulary import STYLES, SUBJECTS
-from offline.world import TAIL_POWER, TAIL_SHIFT, make_world
+from offline.data.dataset import open_dataset
+from offline.data.validation import validate_dataset
+from offline.world.canvas import Dice
+from offline.world.compositions import COMPOSITIONS
+from offline.world.images import NUM_DICE, SIDE, THUMB, draw_picture, simulated_vectors, visual_vectors
+from offline.world.people import CUT, END
+from offline.world.synthetic import generate_world
+from offline.world.vocabulary import STYLES, SUBJECTS
+from offline.world.world import TAIL_POWER, TAIL_SHIFT, make_world
 
 NUM_PINS = 1500
 

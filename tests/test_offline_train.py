@@ -12,12 +12,12 @@ from planted import PINS_EACH, SMALL, write_planted
 from safetensors.numpy import load_file
 
 from model.errors import PinsageError, UserError
-from offline.batches import BatchProducer, TrainBatch
 from offline.config import RunConfig, TrainSection, load_config
-from offline.ranking import TIE, Method, cosine_scorer, related_ranks
+from offline.evaluation.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
 from offline.stages import run_stages
-from offline.train import Trainer, learning_rate
+from offline.training.batches import BatchProducer, TrainBatch
+from offline.training.train import Trainer, learning_rate
 
 
 def make_config(*assignments: str) -> RunConfig:
@@ -103,7 +103,7 @@ def test_a_loss_that_teaches_nothing_stops_training(
     def broken_loss(trained: torch.nn.Module, *_: object) -> torch.Tensor:
         return sum(w.sum() for w in trained.parameters()) * 0.0 + loss  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("offline.train_step.batch_loss", broken_loss)
+    monkeypatch.setattr("offline.training.train_step.batch_loss", broken_loss)
     with pytest.raises(PinsageError, match=message):
         train(make_run(tmp_path, prepared), make_config())
 

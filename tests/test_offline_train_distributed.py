@@ -15,7 +15,7 @@ from planted import SMALL, write_planted
 from offline.config import load_config
 from offline.run_folder import RunFolder
 from offline.stages import run_stages
-from offline.team import Team
+from offline.training.team import Team
 
 # Without noise, and with float32 sums, the only difference left is the order of sums.
 QUIET = (
@@ -30,7 +30,8 @@ QUIET = (
 )
 RUN = """
 import sys
-from offline import train_distributed, train_step
+from offline.training import train_distributed
+from offline.training import train_step
 
 train_step.has_bf16 = lambda device: False
 train_distributed.main()

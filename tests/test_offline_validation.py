@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from offline import jsonl, table_readers
-from offline.faults import Fault
-from offline.validation import validate_dataset
+from offline.data import jsonl, table_readers
+from offline.data.faults import Fault
+from offline.data.validation import validate_dataset
 
 PINS = ["p1", "p2", "p3", "p4", "p5", "p6"]
 SHARED = Path(__file__).parents[2] / "shared"

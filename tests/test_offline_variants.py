@@ -10,7 +10,7 @@ from planted import SMALL
 from model.config import NetworkConfig
 from model.network import PinSage
 from offline.config import PRESETS, RunConfig, load_config
-from offline.variants import NO_CONTENT, table_1, table_3, table_4
+from offline.evaluation.variants import NO_CONTENT, table_1, table_3, table_4
 
 RUN = load_config(assignments=[*SMALL, "seed=5"])
 GROUPS = dict.fromkeys(["text", "annotations", "boards", "degree", "popularity"])

@@ -20,11 +20,11 @@ from model.errors import PinsageError
 from model.graph import BipartiteGraph
 from model.walks import importance_neighbors
 from offline.config import load_config
-from offline.partial_arrays import Column
+from offline.embedding.partial_arrays import Column
+from offline.embedding.spark_session import fill_rows, from_binary, to_binary
+from offline.inputs.walks_spark import WalkTask
 from offline.run_folder import RunFolder
-from offline.spark_session import fill_rows, from_binary, to_binary
 from offline.stages import run_stages
-from offline.walks_spark import WalkTask
 
 CONFIG = WalkConfig(num_walks=30, num_hops=2, restart=0.4, num_neighbors=6)
 

@@ -21,16 +21,16 @@ from model.manifest import Manifest
 from model.redis_clients import sync_client
 from model.redis_server import RedisSource
 from model.release import current, open_release
-from offline import worker as worker_module
-from offline.publish import publish_run
+from offline.release import worker as worker_module
+from offline.release.publish import publish_run
+from offline.release.worker import Worker
 from offline.run_folder import RunFolder
-from offline.worker import Worker
 
 # A worker whose reindex says "working" until it is told to stop.
 BUSY_WORKER = """
 import sys, time
 from pathlib import Path
-from offline import worker
+from offline.release import worker
 
 def busy(home, redis, mode, report, *, before_flip):
     while True:

@@ -17,7 +17,7 @@ from model.changes import EdgeRecord, PinRecord
 from model.redis_server import RedisSource
 from model.release import Release
 from offline.progress import silent
-from offline.reindex import reindex
+from offline.release.reindex import reindex
 from service.catalogue import Catalogue
 
 LEAST = 2**20  # the smallest limit that may be set

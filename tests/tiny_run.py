@@ -17,9 +17,9 @@ from model.inference import NETWORK_FORMAT, weight_shapes
 from model.release_writer import SPLITS, ReleaseParts
 from model.walks import build_neighborhoods
 from offline.config import RunConfig, load_config
-from offline.embed import embed_run
-from offline.encoders import fit_degree, fit_visual
-from offline.index_stage import build_index
+from offline.embedding.embed import embed_run
+from offline.inputs.encoders import fit_degree, fit_visual
+from offline.release.index_stage import build_index
 from offline.run_folder import RunFolder
 
 CONFIG = load_config(

@@ -12,11 +12,11 @@ from model.config import NetworkConfig
 from model.features import FeatureEncoder
 from model.inference import weight_shapes, write_network_config
 from offline.config import load_config
-from offline.dataset import open_dataset
-from offline.embed import embed_run
-from offline.index_stage import build_index
-from offline.prepare import prepare
+from offline.data.dataset import open_dataset
+from offline.embedding.embed import embed_run
+from offline.inputs.prepare import prepare
 from offline.progress import silent
+from offline.release.index_stage import build_index
 from offline.run_folder import RunFolder
 from offline.stages import _write_json
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from model.errors import DatasetError
-from offline.dataset_writer import ImportSummary, staged_folder, summarise, write_tables
+from offline.data.dataset_writer import ImportSummary, staged_folder, summarise, write_tables
 from offline.importers.source_text import read_text
 from offline.importers.splits import ENDS, draw_cold_pins, hold_out, split_cold, split_cold_pairs, split_shuffled
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import polars as pl
 
 from model.errors import DatasetError, UserError
-from offline.dataset_writer import ImportSummary, TableWriters, arrow_schema, staged_folder
-from offline.faults import ROW, FirstFault
-from offline.table_readers import BATCH_ROWS, csv_batches, csv_header
-from offline.tables import COLUMNS, POLARS_TYPES, Table
-from offline.validation_rules import check_ids, check_timestamps, check_unique
+from offline.data.dataset_writer import ImportSummary, TableWriters, arrow_schema, staged_folder
+from offline.data.faults import ROW, FirstFault
+from offline.data.table_readers import BATCH_ROWS, csv_batches, csv_header
+from offline.data.tables import COLUMNS, POLARS_TYPES, Table
+from offline.data.validation_rules import check_ids, check_timestamps, check_unique
 
 ALIASES = {
     "pin_id": ("pin_id", "pin", "item_id", "item", "itemid", "product_id", "movieid", "movie_id", "track_id"),

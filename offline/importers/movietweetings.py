@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from model.errors import DatasetError
-from offline.dataset_writer import ImportSummary, staged_folder, summarise, write_tables
+from offline.data.dataset_writer import ImportSummary, staged_folder, summarise, write_tables
 from offline.importers.source_text import read_text
 from offline.importers.splits import (
     SHARES,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model.errors import UserError
-from offline.dataset_writer import ImportSummary
+from offline.data.dataset_writer import ImportSummary
 from offline.importers.citeulike import import_citeulike
 from offline.importers.csv import import_csv
 from offline.importers.movietweetings import import_movietweetings
