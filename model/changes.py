@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from redis import Redis, WatchError
+from redis import Redis, RedisError, WatchError
 from redis.asyncio import Redis as AsyncRedis
 
 from model import keyspace
@@ -202,7 +202,8 @@ _turns: WeakKeyDictionary[AsyncRedis, asyncio.Lock] = WeakKeyDictionary()
 async def _transact_async(
     client: AsyncRedis, watch: Sequence[str], queue: Callable[[Any, Sequence[Any]], None]
 ) -> list[Any]:
-    """As `_transact`; `queue` is given the last number and the values of the keys to watch."""
+    """As `_transact`; `queue` is given the last number and the values of the keys to watch. Raises RedisError where the
+    connection is lost, and then nobody knows whether it is done."""
     pipe: Any
     async with _turns.setdefault(client, asyncio.Lock()):
         for _ in range(MAX_TRIES):
@@ -214,8 +215,10 @@ async def _transact_async(
                     queue(pipe, values)
                     answers: list[Any] = await pipe.execute()
                     return answers
-                except WatchError:
-                    continue
+                except WatchError as error:
+                    if isinstance(error.__context__, RedisError):
+                        # The connection is lost, and Redis may have done it: again would be twice.
+                        raise error.__context__ from None
     raise WatchError(f"other writers were first {MAX_TRIES} times")
 
 

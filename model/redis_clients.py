@@ -61,7 +61,20 @@ def _async_client(source: Source, connect_timeout: float, timeout: float, *, ret
         socket_connect_timeout=connect_timeout,
         retry=AsyncRetry(NoBackoff(), retries),
     )
+    pool.connection_class = type("Connection", (_SaysThatItIsClosed, pool.connection_class), {})
     return redis_async.Redis.from_pool(pool)
+
+
+class _SaysThatItIsClosed:
+    """uvloop raises RuntimeError where somebody writes to a connection that the other side has reset. redis-py lets go
+    of it then, but takes the error for a fault of the program."""
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        parent: Any = super()
+        try:
+            await parent.send_packed_command(*arguments, **options)
+        except RuntimeError as error:
+            raise redis.ConnectionError(str(error)) from error
 
 
 def without_password(url: str) -> str:
