@@ -18,17 +18,17 @@ from starlette.responses import Response
 
 from model.redis_clients import async_client
 from model.redis_server import URL_VARIABLE, open_redis
-from service import errors, routes_admin, routes_boards, routes_pins, routes_system, routes_users
-from service.child_worker import ChildWorker, worker_command
-from service.dependencies import Parts
-from service.failures import Overloaded
-from service.jobs import Jobs
-from service.live import Live
-from service.metrics import Metrics, RequestTimer
-from service.middleware import Admission, BodyLimit, RequestContext
-from service.openapi import describe_api
-from service.rate_limit import Limiter, parse_limits
-from service.security import Gate, parse_keys
+from service.http import errors, routes_admin, routes_boards, routes_pins, routes_system, routes_users
+from service.http.dependencies import Parts
+from service.http.metrics import Metrics, RequestTimer
+from service.http.middleware import Admission, BodyLimit, RequestContext
+from service.http.openapi import describe_api
+from service.http.rate_limit import Limiter, parse_limits
+from service.http.security import Gate, parse_keys
+from service.live.failures import Overloaded
+from service.live.live import Live
+from service.online.child_worker import ChildWorker, worker_command
+from service.online.jobs import Jobs
 from service.settings import Settings
 
 DESCRIPTION = """Related pins and home feeds from a PinSage model; a pin that is put in takes part at once.

@@ -26,7 +26,7 @@ import uvicorn
 
 from model.errors import UserError
 from model.redis_server import URL_VARIABLE, open_redis
-from service.security import check_binding, parse_keys
+from service.http.security import check_binding, parse_keys
 from service.settings import Settings, load_settings
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -56,7 +56,7 @@ def serve(home: Path | None = None, host: str | None = None, port: int | None = 
 
 def _run(settings: Settings, environ: dict[str, str], listener: socket.socket) -> None:
     from service.app import create_app  # imports NumPy and numba, which read the thread variables then
-    from service.protocol import BoundedProtocol
+    from service.http.protocol import BoundedProtocol
 
     app = create_app(settings, environ)
     config = uvicorn.Config(

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.errors import UserError
-from service.rate_limit import parse_limits
+from service.http.rate_limit import parse_limits
 
 PREFIX = "PINSAGE_"
 SECRET_FIELDS = ("keys", "redis_url")  # a Redis URL may carry a password

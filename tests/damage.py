@@ -25,7 +25,7 @@ from model.errors import ReleaseError
 from model.files import sha256_file
 from model.manifest import NAME, checksum_of, describe_files
 from model.release import Release, current, open_release, read_arrow
-from service.catalogue import Catalogue
+from service.live.catalogue import Catalogue
 
 HEADER_FIELDS = 13  # of hnswlib's file
 SEALED_SHARE = 0.4  # of the damages that a checksum does not give away

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from model.changes import Change, Plan
 from offline.cli import main
-from service.store import Store
+from service.online.store import Store
 
 DELAY = 1.0  # seconds until Redis gets it
 

@@ -31,9 +31,9 @@ from model.redis_server import RedisSource
 from model.release import current, list_releases
 from offline.progress import silent
 from offline.release.reindex import reindex
-from service.failures import UnknownPin
-from service.live import Live
-from service.views import Event
+from service.live.failures import UnknownPin
+from service.live.live import Live
+from service.live.views import Event
 
 T = TypeVar("T")
 

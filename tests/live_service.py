@@ -12,8 +12,8 @@ from service_fixtures import make_world, words_of
 
 from model.changes import PinRecord
 from model.redis_server import RedisSource
-from service.failures import StoreUnavailable, UnknownPin
-from service.live import Live
+from service.live.failures import StoreUnavailable, UnknownPin
+from service.live.live import Live
 
 PATIENCE = 20.0  # longest wait for something that should come soon, on a busy machine
 

@@ -12,10 +12,10 @@ from service_fixtures import WALK_SEED, WALKS, World, cluster_of, make_release, 
 
 from model.changes import EdgeRecord, PinRecord
 from model.release import Release
-from service.catalogue import Catalogue
-from service.facets import Filter
-from service.failures import DeltaFull, InvalidContent
-from service.views import PinContentIn
+from service.live.catalogue import Catalogue
+from service.live.facets import Filter
+from service.live.failures import DeltaFull, InvalidContent
+from service.live.views import PinContentIn
 
 
 @pytest.fixture(scope="module")

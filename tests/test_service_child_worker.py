@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service import child_worker
-from service.child_worker import ChildWorker, worker_command
+from service.online import child_worker
+from service.online.child_worker import ChildWorker, worker_command
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 SLEEPER = [*PYTHON, "import time; time.sleep(600)"]
@@ -121,7 +121,7 @@ def test_worker_does_not_outlive_a_service_that_is_killed(tmp_path: Path) -> Non
     service = f"""
 import asyncio, os, sys
 from pathlib import Path
-from service.child_worker import ChildWorker
+from service.online.child_worker import ChildWorker
 
 async def main():
     worker = ChildWorker({SLEEPER!r}, log=Path({str(tmp_path)!r}) / "worker.log", environ=os.environ)

@@ -19,11 +19,11 @@ from service_fixtures import make_release, make_world
 from model.changes import EdgeRecord, PinRecord
 from model.redis_server import RedisSource
 from model.release import Release
-from service import compaction, delta
-from service.catalogue import Catalogue
-from service.compaction import Stopped
-from service.facets import Filter
-from service.live import Live
+from service.live import compaction, delta
+from service.live.catalogue import Catalogue
+from service.live.compaction import Stopped
+from service.live.facets import Filter
+from service.live.live import Live
 
 NUM_READERS = 4
 MIN_COMPACTIONS = 3  # however slow the machine is

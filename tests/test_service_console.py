@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.routes_system import CONSOLE
+from service.http.routes_system import CONSOLE
 from service.settings import Settings
 
 FILES = {path.name: path.read_text(encoding="utf-8") for path in sorted(CONSOLE.iterdir())}

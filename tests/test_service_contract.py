@@ -16,7 +16,7 @@ import pytest
 from server_process import Server, serving
 from service_fixtures import VISUAL_DIM, make_release
 
-from service.answers import BatchOut, PageOut
+from service.http.answers import BatchOut, PageOut
 
 KEY = "contract-secret"
 # What a description cannot say: a cursor belongs to one list, and an idempotency key to one request.

@@ -21,7 +21,7 @@ from service_fixtures import make_release
 
 from model.redis_server import RedisSource
 from model.release import current, list_releases, set_current
-from service.live import Live
+from service.live.live import Live
 
 PROGRAM = Path(__file__).with_name("damage.py")
 BATCH = 25

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 
 from model.errors import ReleaseError
 from service.app import create_app
-from service.errors import FAILURES, KINDS, MAX_FAULTS, Problem, problem_of_failure, problem_of_faults
-from service.failures import DeltaFull, InvalidContent, NotReady, StoreUnavailable, UnknownPin, UnknownRelease
+from service.http.errors import FAILURES, KINDS, MAX_FAULTS, Problem, problem_of_failure, problem_of_faults
+from service.live.failures import DeltaFull, InvalidContent, NotReady, StoreUnavailable, UnknownPin, UnknownRelease
 from service.settings import Settings
 
 

@@ -10,12 +10,12 @@ from service_fixtures import cluster_of, make_release, make_world, words_of
 
 from model.changes import PinRecord
 from model.release import Release
-from service.catalogue import Catalogue
-from service.facets import Filter
-from service.homefeed import AGREEMENT, Asked, Feed, Pick
-from service.shelves import Shelves
-from service.spread import COST, Spread
-from service.views import Action, UserState
+from service.live.catalogue import Catalogue
+from service.live.facets import Filter
+from service.live.shelves import Shelves
+from service.live.views import Action, UserState
+from service.recommend.homefeed import AGREEMENT, Asked, Feed, Pick
+from service.recommend.spread import COST, Spread
 
 DAY = 86_400.0
 
@@ -189,7 +189,7 @@ def test_old_pins_are_not_fresh_but_those_with_a_recent_date_are(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Shelves(catalogue).fresh(Filter()).tolist() == []
-    monkeypatch.setattr("service.shelves.time.time", lambda: 30 * DAY + 295)
+    monkeypatch.setattr("service.live.shelves.time.time", lambda: 30 * DAY + 295)
     assert Shelves(catalogue).fresh(Filter()).tolist() == [299, 298, 297, 296, 295]
     assert Shelves(catalogue).fresh(Filter("c1")).tolist() == [295]
 

@@ -13,9 +13,9 @@ from model import keyspace
 from model.jobs import Job, JobConflict, create_job, end_job, take_job
 from model.redis_clients import async_client
 from model.redis_server import RedisSource
-from service.errors import Problem
-from service.failures import StoreUnavailable
-from service.jobs import Jobs
+from service.http.errors import Problem
+from service.live.failures import StoreUnavailable
+from service.online.jobs import Jobs
 
 T = TypeVar("T")
 

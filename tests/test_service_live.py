@@ -29,10 +29,10 @@ from model.changes import PinRecord
 from model.errors import ReleaseError
 from model.redis_server import RedisSource
 from model.release import current, set_current
-from service import tasks
-from service.failures import DeltaFull, InvalidContent, NotReady, UnknownPin, UnknownRelease
-from service.live import Live
-from service.views import Event, PinContentIn
+from service.live.failures import DeltaFull, InvalidContent, NotReady, UnknownPin, UnknownRelease
+from service.live.live import Live
+from service.live.views import Event, PinContentIn
+from service.online import tasks
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from model import keyspace
 from model.changes import PinRecord, write_records
 from model.redis_clients import sync_client
 from model.redis_server import RedisSource, open_redis
-from service.failures import StoreUnavailable
-from service.live import Live
-from service.views import Event
+from service.live.failures import StoreUnavailable
+from service.live.live import Live
+from service.live.views import Event
 
 
 @pytest.fixture

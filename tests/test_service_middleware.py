@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.middleware import MAX_ADDRESS, Admission, BodyLimit, RequestContext
+from service.http.middleware import MAX_ADDRESS, Admission, BodyLimit, RequestContext
 
 shed: list[str] = []
 

@@ -30,9 +30,9 @@ from service_process import RedisProcess, ServiceProcess
 
 from model.changes import PinRecord, read_changes, write_records
 from model.redis_clients import MAX_CONNECTIONS, async_client, sync_client
-from service.failures import StoreUnavailable
-from service.store import Store
-from service.views import Event, UserState
+from service.live.failures import StoreUnavailable
+from service.live.views import Event, UserState
+from service.online.store import Store
 
 FAULTS = {
     "late100": Fault(delay=0.1),

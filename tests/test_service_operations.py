@@ -14,7 +14,8 @@ from service_fixtures import make_release
 
 from model.redis_clients import async_client
 from model.redis_server import RedisSource
-from service import compaction, delta, live, store, switch
+from service.live import compaction, delta, live, switch
+from service.online import store
 
 STEPS = 100  # operations of one machine
 UNHURRIED = settings(deadline=None, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck), print_blob=True)

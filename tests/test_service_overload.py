@@ -21,8 +21,8 @@ from http_service import kind_of
 from server_process import Server, serving
 from service_fixtures import make_release
 
-from service.failures import Overloaded
-from service.threads import TIMED, Threads
+from service.http.threads import TIMED, Threads
+from service.live.failures import Overloaded
 
 HEAVY = {"queries": ["p1"] * 100, "limit": 500}
 CLIENTS = 100

@@ -18,10 +18,10 @@ from model import keyspace
 from model.errors import UserError
 from model.redis_clients import async_client, sync_client
 from model.redis_server import RedisSource, open_redis
-from service import rate_limit
-from service.errors import Problem
-from service.rate_limit import Limiter, caller_of, parse_limits
-from service.security import Key, Scope
+from service.http import rate_limit
+from service.http.errors import Problem
+from service.http.rate_limit import Limiter, caller_of, parse_limits
+from service.http.security import Key, Scope
 from service.settings import load_settings
 
 KEYS = "reader:read:r-secret,writer:write:w-secret,boss:admin:a-secret"
@@ -213,7 +213,7 @@ def test_a_limit_that_is_off_asks_nobody(redis_source: RedisSource, redis_client
 def test_without_redis_the_limit_holds_here_and_one_of_all_waits(
     own_redis: RedisSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.rate_limit.AWAY_SECONDS", HOUR)
+    monkeypatch.setattr("service.http.rate_limit.AWAY_SECONDS", HOUR)
     asked: list[object] = []
     hit = rate_limit._hit
 
@@ -239,7 +239,7 @@ def test_without_redis_the_limit_holds_here_and_one_of_all_waits(
 
 
 def test_a_redis_that_comes_back_is_asked_again(own_redis: RedisSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.rate_limit.AWAY_SECONDS", 0.2)
+    monkeypatch.setattr("service.http.rate_limit.AWAY_SECONDS", 0.2)
 
     async def check() -> None:
         async with async_client(own_redis) as client:
@@ -256,7 +256,7 @@ def test_a_redis_that_comes_back_is_asked_again(own_redis: RedisSource, monkeypa
 
 
 def test_many_callers_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.rate_limit.MAX_CALLERS", 50)
+    monkeypatch.setattr("service.http.rate_limit.MAX_CALLERS", 50)
 
     async def check() -> None:
         limiter = Limiter(parse_limits("1/hour"), None, ignore)

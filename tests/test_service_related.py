@@ -8,12 +8,12 @@ from service_fixtures import cluster_of, make_release, make_world, words_of
 
 from model.changes import PinRecord
 from model.release import Release
-from service.catalogue import Catalogue
-from service.facets import Filter
-from service.failures import InvalidContent, UnknownPin
-from service.related import related, related_batch
-from service.text_search import search_text
-from service.views import PinContentIn
+from service.live.catalogue import Catalogue
+from service.live.facets import Filter
+from service.live.failures import InvalidContent, UnknownPin
+from service.live.text_search import search_text
+from service.live.views import PinContentIn
+from service.recommend.related import related, related_batch
 
 
 @pytest.fixture(scope="module")

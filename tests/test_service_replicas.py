@@ -15,9 +15,9 @@ from service_fixtures import make_release
 from service_process import RedisProcess
 
 from model.redis_server import RedisSource
-from service.failures import UnknownPin
-from service.live import Live
-from service.views import Event
+from service.live.failures import UnknownPin
+from service.live.live import Live
+from service.live.views import Event
 
 
 @pytest.fixture

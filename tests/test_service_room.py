@@ -18,7 +18,7 @@ from model.redis_server import RedisSource
 from model.release import Release
 from offline.progress import silent
 from offline.release.reindex import reindex
-from service.catalogue import Catalogue
+from service.live.catalogue import Catalogue
 
 LEAST = 2**20  # the smallest limit that may be set
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from model.redis_server import RedisSource
-from service.cursor import Cursor, encode_cursor
+from service.http.cursor import Cursor, encode_cursor
 from tests.http_service import Check, ids_of, kind_of, pointers_of, with_service
 from tests.service_fixtures import VISUAL_DIM, cluster_of, make_release, words_of
 

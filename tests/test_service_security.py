@@ -23,9 +23,9 @@ from service_fixtures import make_release, make_world
 
 from model.errors import UserError
 from service.app import ROUTERS, create_app
-from service.errors import Problem
-from service.routing import ScopedRoute
-from service.security import Gate, Scope, check_binding, parse_keys
+from service.http.errors import Problem
+from service.http.routing import ScopedRoute
+from service.http.security import Gate, Scope, check_binding, parse_keys
 from service.settings import Settings
 
 KEYS = "reader:read:r-secret,writer:write:w-secret,boss:admin:a-secret"
@@ -265,7 +265,7 @@ def test_a_key_is_compared_with_every_known_one_in_constant_time(monkeypatch: py
         compared.append((one, other))
         return hmac.compare_digest(one, other)
 
-    monkeypatch.setattr("service.security.hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr("service.http.security.hmac", SimpleNamespace(compare_digest=compare))
     gate = Gate(parse_keys(KEYS))
     for secret in SECRETS.values():
         compared.clear()
@@ -279,7 +279,7 @@ def test_a_key_is_compared_with_every_known_one_in_constant_time(monkeypatch: py
 
 
 def test_no_comparison_but_that_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.security.hmac", SimpleNamespace(compare_digest=lambda one, other: False))
+    monkeypatch.setattr("service.http.security.hmac", SimpleNamespace(compare_digest=lambda one, other: False))
     with pytest.raises(Problem, match="unauthorized"):
         Gate(parse_keys(KEYS)).check({"x-api-key": "a-secret"}, Scope.READ)
 

@@ -15,10 +15,10 @@ from model import keyspace
 from model.changes import EdgeRecord, PinRecord, read_changes
 from model.redis_clients import async_client, sync_client
 from model.redis_server import RedisSource, open_redis
-from service.failures import StoreUnavailable
-from service.store import Store
-from service.tasks import repeat
-from service.views import Action, Event
+from service.live.failures import StoreUnavailable
+from service.live.views import Action, Event
+from service.online.store import Store
+from service.online.tasks import repeat
 
 NOW = int(time.time())
 PATIENCE = 5.0  # a store must answer, or say that it cannot, well within this
