@@ -1,8 +1,8 @@
 """The data side of the service, behind one door: what HTTP routes call.
 
 Reading needs no Redis: catalogue, and what was known of users and trends, are in memory. Writing does (writer.py in
-online); other processes follow the log (follower.py there). Work on arrays runs in a few threads, so that the event loop stays
-free. A page comes from one catalogue, whatever is swapped meanwhile (switch.py).
+online); other processes follow the log (follower.py there). Work on arrays runs in a few threads, so that the event
+loop stays free. A page comes from one catalogue, whatever is swapped meanwhile (switch.py).
 """
 
 from __future__ import annotations
