@@ -52,7 +52,7 @@ class TrainSection(Section):
     loss: Literal["softmax", "max_margin"] = Field("softmax", description="softmax with logQ correction, or equation 1")
     epochs: int = Field(60, ge=1, description="most passes over the pairs")
     patience: int = Field(5, ge=1, description="epochs without a better validation score before training stops")
-    max_minutes: float = Field(12, gt=0, description="training stops after the epoch that passes this")
+    max_minutes: float = Field(12, gt=0, description="no epoch after the first begins that would probably pass this")
     batch_size: int = Field(1024, ge=2, description="pairs in a minibatch")
     num_negatives: int = Field(500, ge=0, description="negatives shared by the whole minibatch")
     max_hard_negatives: int = Field(0, ge=0, description="curriculum: epoch n adds n-1 hard negatives, up to this many")

@@ -71,6 +71,13 @@ def test_training_resumes_to_the_same_weights(tmp_path: Path, prepared: Path) ->
         np.testing.assert_array_equal(resumed[name], weights, err_msg=name)
 
 
+def test_no_second_epoch_begins_that_would_take_too_long(tmp_path: Path, prepared: Path) -> None:
+    run = make_run(tmp_path, prepared)
+    train(run, make_config("train.epochs=4", "train.max_minutes=1e-9"))
+    epochs = [json.loads(line)["epoch"] for line in (run.train / "log.jsonl").read_text().splitlines()]
+    assert epochs == [0, 1]
+
+
 def test_the_log_tells_of_gradients_and_speed(tmp_path: Path, prepared: Path) -> None:
     run = make_run(tmp_path, prepared)
     train(run, make_config("train.epochs=2"))

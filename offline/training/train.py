@@ -137,11 +137,12 @@ class Trainer:
         return progress, self._weights()
 
     def _goes_on(self, progress: Progress) -> bool:
+        """Whether there is an epoch to come, as long as those before it; a first one there is always."""
         config = self._config.train
         return (
             progress.epoch < config.epochs
             and progress.stale < config.patience
-            and progress.seconds < config.max_minutes * 60
+            and progress.seconds * (1 + 1 / max(1, progress.epoch)) <= config.max_minutes * 60
         )
 
     def _epoch(self, epoch: int, report: Report) -> dict[str, float]:
