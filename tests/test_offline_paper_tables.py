@@ -84,6 +84,14 @@ def test_the_papers_comparisons_are_paired(table: dict[str, Any]) -> None:
     assert gap["mean"] == pytest.approx(rows["mean-pooling"]["MRR"] - rows["max-pooling"]["MRR"], abs=2e-5)
 
 
+def test_how_unequal_weights_are() -> None:
+    weights_PT = np.array([[0.25, 0.25, 0.25, 0.25], [1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0, 0]], np.float32)
+    # 4, 1 and 2 equal neighbours; the pin without any does not count. Of (0.6, 0.2, 0.2): 1 / 0.44.
+    assert paper_tables._describe_weights(weights_PT) == {"num": 2.33, "equal": 2.33}
+    uneven_PT = np.array([[0.6, 0.2, 0.2]], np.float32)
+    assert paper_tables._describe_weights(uneven_PT) == {"num": 3.0, "equal": 2.27}
+
+
 def test_what_is_trained_says_how_it_went(run: RunFolder, table: dict[str, Any]) -> None:
     for name in [*TRAINED, "default"]:
         row = table["rows"][name]

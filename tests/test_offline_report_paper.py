@@ -20,9 +20,9 @@ def row(value: float, spread: float = 0.01, **more: Any) -> dict[str, Any]:
     return {"n": 40, **dict.fromkeys(MEASURES, value), "intervals": intervals, "differences": gaps, **more}
 
 
-def section(number: int, rows: dict[str, dict[str, Any]], contrasts: dict[str, Any] | None = None) -> str:
+def section(number: int, rows: dict[str, dict[str, Any]], contrasts: dict[str, Any] | None = None, **more: Any) -> str:
     table = {"format": 1, "table": number, "sample": None, "minutes": 10.0, "rows": rows,
-             "contrasts": contrasts or {}, "skipped": {"visual": "no pin has a <picture>"}}  # fmt: skip
+             "contrasts": contrasts or {}, "skipped": {"visual": "no pin has a <picture>"}, **more}  # fmt: skip
     return paper_section(number, table, Path("my run"), row(0.5)).html
 
 
@@ -52,16 +52,29 @@ def test_a_claim_holds_only_where_the_paired_difference_says_so() -> None:
         "mean-pooling-hard": {"mean-pooling": gap(-0.01, 0.03)},
         "mean-pooling": {"mean-pooling-xent": gap(-0.2, -0.1)},
     }
-    rows = {"pinsage": row(0.6), "combined": row(0.3), "mean-pooling-hard": row(0.58), "mean-pooling": row(0.57),
-            "mean-pooling-xent": row(0.72)}  # fmt: skip
+    cut = row(0.57, converged=False, epochs=7)
+    rows = {"pinsage": row(0.6), "combined": row(0.3), "mean-pooling-hard": row(0.58, best_epoch=1),
+            "mean-pooling": cut, "mean-pooling-xent": row(0.72)}  # fmt: skip
     page = section(1, rows, contrasts=contrasts)
     assert cells(page, "Importance pooling beats mean pooling") == [
-        "0.67 against 0.46", "0.6000 against 0.5800", "+0.0200", "yes",
+        "0.67 against 0.46", "0.6000 against 0.5800", "+0.0200", "yes", "",
     ]  # fmt: skip
-    assert cells(page, "Hard negatives help")[2:] == ["+0.0100", "not to be told from chance"]
-    assert cells(page, "Max-margin beats cross-entropy")[2:] == ["-0.1500", "no, the other way round"]
-    assert cells(page, "The graph helps content")[2:] == ["–", "too few queries to tell"]
+    assert cells(page, "Hard negatives help")[2:] == [
+        "+0.0100", "not to be told from chance",
+        "validation liked the first epoch best, which has no hard negatives yet; "
+        "mean-pooling was cut off after 7 epochs",
+    ]  # fmt: skip
+    assert cells(page, "Max-margin beats cross-entropy")[2:4] == ["-0.1500", "no, the other way round"]
+    assert cells(page, "The graph helps content")[2:4] == ["–", "too few queries to tell"]
     assert "max pooling" not in page  # that row is not there
+
+
+def test_nearly_equal_weights_are_a_reason_against_importance() -> None:
+    contrasts = {"pinsage": {"mean-pooling-hard": {"HR@100": {"mean": 0.0, "low": -0.1, "high": 0.1}}}}
+    rows = {"pinsage": row(0.6), "mean-pooling-hard": row(0.6)}
+    page = section(1, rows, contrasts=contrasts, neighbors={"num": 48.2, "equal": 41.6})
+    why = "of 48 neighbours the weights are spread as over 42 equal ones"
+    assert cells(page, "Importance pooling beats mean pooling")[-1] == why
 
 
 def test_table_3_shows_the_cost_of_an_iteration() -> None:

@@ -37,6 +37,7 @@ Found = Mapping[str, tuple[Array, Array]]
 
 DEFAULT = "default"
 DEFAULT_MINUTES = 10.0
+MAX_WEIGHTS = 100_000  # pins whose neighbours are described
 ABSENT = {
     "visual": "no pin has a visual vector",
     "annotation": "the run's features have no group of annotations",
@@ -101,10 +102,22 @@ def measure_table(
         "minutes": minutes,
         "rows": {name: _row(name, found, trained.get(name)) for name in found},
         "contrasts": _contrasts(found) if number == 1 else {},
+        "neighbors": _describe_weights(np.load(run.neighbor_weights, mmap_mode="r")),
         "skipped": wanted.skipped,
     }
     write_table(run, table)
     return table
+
+
+def _describe_weights(weights_PT: Array) -> dict[str, float]:
+    """Of pins with neighbours: how many each has, and how many equal ones would weigh as unevenly; means."""
+    step = max(1, len(weights_PT) // MAX_WEIGHTS)
+    weights_NT = np.asarray(weights_PT[::step], np.float64)
+    weights_NT = weights_NT[weights_NT.sum(1) > 0]
+    if not len(weights_NT):
+        return {"num": 0.0, "equal": 0.0}
+    equal_N = weights_NT.sum(1) ** 2 / (weights_NT**2).sum(1)
+    return {"num": round(float((weights_NT > 0).sum(1).mean()), 2), "equal": round(float(equal_N.mean()), 2)}
 
 
 def _rows_to_train(run: RunFolder, config: RunConfig, number: int, minutes: float) -> Rows:

@@ -6,6 +6,7 @@
                      "seconds": 240.1,
                      "differences": {"HR@10": {"low": -0.02, "high": -0.01, "mean": -0.015}, …}}},
      "contrasts": {NAME: {OTHER: {"HR@10": {"low": …, "high": …, "mean": …}, …}}},
+     "neighbors": {"num": 48.3, "equal": 31.0},
      "skipped": {NAME: "why there is no such row"}}
 
 rows         in the order to be shown. intervals: 95 % bootstrap of the value, drawing queries.
@@ -14,6 +15,7 @@ differences  the row's value minus that of the run's own embedding (row "default
              at fewer pairs is compared on those. The row "default" itself has {}, and so have all where there are too
              few queries for an interval.
 contrasts    table 1 only: NAME minus OTHER in the same way, for the comparisons that the paper makes
+neighbors    how many a pin has, and how many equal ones would spread its weights as widely (1 / sum of their squares)
 seconds      of training, validation included; 0 for what learns nothing, and for ALS
 minutes      the limit of training that each row had; the run itself had its own
 

@@ -115,11 +115,12 @@ def _table_1(table: Table) -> list[str]:
         paper = [f"{value:.2f}" for value in TABLE_1.get(name, ())] or [FEW, FEW]
         cells = [*_cells(row, rows), html.text("td", _time(row)), *[html.text("td", value) for value in paper]]
         body.append(html.row(name, cells, kind="ours" if name == DEFAULT else ""))
-    return [html.table("All variants", heads, body), _claims(rows, table.get("contrasts", {}))]
+    return [html.table("All variants", heads, body), _claims(table)]
 
 
-def _claims(rows: Mapping[str, Row], contrasts: Mapping[str, Row]) -> str:
-    """Which of the paper's comparisons hold here, by the paired differences of the two rows."""
+def _claims(table: Table) -> str:
+    """Which of the paper's comparisons hold here, by the paired differences of the two rows, and why not."""
+    rows, contrasts = table["rows"], table.get("contrasts", {})
     body = []
     for words, better, worse in CLAIMS:
         found = contrasts.get(better, {}).get(worse)
@@ -127,14 +128,29 @@ def _claims(rows: Mapping[str, Row], contrasts: Mapping[str, Row]) -> str:
             continue
         pairs = [f"{rows[name][CLAIM_KEY]:.4f}" for name in (better, worse)]
         cells = [f"{TABLE_1[better][0]:.2f} against {TABLE_1[worse][0]:.2f}", " against ".join(pairs)]
-        said, kind = HOLDS[verdict(found.get(CLAIM_KEY))]
+        judged = verdict(found.get(CLAIM_KEY))
+        said, kind = HOLDS[judged]
+        why = "" if judged == "above" else "; ".join(_reasons(table, better, worse))
         chip = html.tag("td", html.text("span", said, kind=f"chip {kind}".strip()), kind="names")
         shown = [*[html.text("td", cell) for cell in cells], gap_cell(found.get(CLAIM_KEY)), chip]
+        shown.append(html.text("td", why, kind="names"))
         body.append(html.row(words, shown, note=f"{better}, {worse}"))
     if not body:
         return ""
-    heads = ("claim", "paper (HR at 500)", f"here ({CLAIM_KEY})", "difference", "does it hold here?")
+    heads = ("claim", "paper (HR at 500)", f"here ({CLAIM_KEY})", "difference", "does it hold here?", "if not, why")
     return html.tag("div", html.table("The paper's claims, on this data", heads, body), kind="claims")
+
+
+def _reasons(table: Table, better: str, worse: str) -> Iterator[str]:
+    """What in the data or in the training can make a claim fail here."""
+    rows, neighbors = table["rows"], table.get("neighbors", {})
+    if better == "mean-pooling-hard" and rows[better].get("best_epoch", 2) < 2:
+        yield "validation liked the first epoch best, which has no hard negatives yet"
+    if worse == "mean-pooling-hard" and neighbors.get("num"):
+        yield f"of {neighbors['num']:.0f} neighbours the weights are spread as over {neighbors['equal']:.0f} equal ones"
+    for name in (better, worse):
+        if rows[name].get("converged") is False:
+            yield f"{name} was cut off after {rows[name]['epochs']} epochs"
 
 
 def _table_3(table: Table) -> list[str]:
