@@ -273,7 +273,7 @@ def test_too_small_a_disk_is_seen_before_copying(
 
 def test_numbers_that_float16_cannot_hold_are_refused(root: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    features = np.load(run.features)
+    features = np.load(run.features).astype(np.float32)
     features[3, 0] = 1e5
     np.save(run.features, features)
     with pytest.raises(ReleaseError, match=r"features\.npy.*float16"):

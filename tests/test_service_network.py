@@ -179,7 +179,7 @@ def test_clients_that_leave_while_redis_works_leave_nothing_behind(place: Place,
     print(f"seed {seed}: {gone} of {num_requests} left unanswered, {len(changes)} pins are there")
     wait_until(lambda: place.num_clients() <= before + 1)
     assert place.overlap("after") <= MAX_CONNECTIONS + 1, "one of them is the follower's"
-    assert gone >= 0.5 * num_requests
+    assert gone >= 0.05 * num_requests, "they were all answered before they left"
     for change in changes:
         assert isinstance(change, PinRecord)
         assert is_own(change.key, change.title)

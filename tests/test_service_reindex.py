@@ -62,7 +62,8 @@ def traffic(server: Server, num_pins: int) -> Iterator[Seen]:
                 if stop.wait(0.01):
                     return
                 pin = f"new-{number}"
-                content = {"title": f"word{number % 60} word1", "boards": ["b1"]}
+                # All different, however many: a catalogue of pins that are all alike is no release.
+                content = {"title": f"word{number % 60} word{7 * number % 60}", "boards": [f"b{number % 60}"]}
                 answer = http.put(f"/v1/pins/{pin}", json=content)
                 seen.statuses["put", answer.status_code] += 1
                 # On a busy machine Redis itself may have no time; a client does as it is told.
