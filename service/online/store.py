@@ -173,8 +173,9 @@ class Store:
                 await self.look()
 
     async def look(self) -> None:
-        """Ask Redis whether it is there, also when it was not a moment ago."""
-        self._note(await self._answers())
+        """Ask Redis whether it is there, also when it was not a moment ago. A connection that is made anew takes some
+        round trips more than a question."""
+        self._note(await self._answers(WRITE_SECONDS))
         if not self.available:
             raise StoreUnavailable("Redis does not answer")
 
@@ -192,7 +193,7 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             # What it refuses to one (out of memory, wrong type, too many writers) it may well give to another; and a
             # slow answer is no outage when the next one comes.
-            self._note(isinstance(error, ResponseError | WatchError) or await self._answers())
+            self._note(isinstance(error, ResponseError | WatchError) or await self._answers(PING_SECONDS))
             raise StoreUnavailable(f"Redis: {error or type(error).__name__}") from error
         self._note(True)
         return answer
@@ -201,9 +202,9 @@ class Store:
         if answers != self.available:
             self._since = time.monotonic() if answers else None
 
-    async def _answers(self) -> bool:
+    async def _answers(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(PING_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._client.ping()
         except (RedisError, OSError, TimeoutError):
             return False
