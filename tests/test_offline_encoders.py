@@ -14,6 +14,7 @@ from model.errors import DatasetError
 from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
 from model.halves import to_halves
+from model.inference import unit_rows
 from offline.inputs.board_tables import fit_board_table
 from offline.inputs.encoder_config import EncoderConfig
 from offline.inputs.encoders import content_batches, encode_all, fit_degree, fit_encoder, fit_visual
@@ -169,6 +170,26 @@ def test_columns_beyond_the_most_frequent_are_folded_in() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     assert rows[8] @ rows[0] > 0.99
     assert abs(rows[8] @ rows[5]) < 0.05
+
+
+def test_rows_beyond_a_sample_are_folded_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of five planted blocks: what a sample of them spans is what all span."""
+    rng = np.random.default_rng(3)
+    blocks_N = rng.integers(5, size=400)
+    dense_NC = (blocks_N[:, None] == np.arange(40) // 8) * (rng.random((400, 40)) < 0.7)
+    counts, weights = sp.csr_array(dense_NC.astype(np.float32)), rarity_weights(dense_NC.sum(0))
+    whole = fit_pooled_table(counts, weights, 5, max_columns=100, seed=1)
+    monkeypatch.setattr("offline.inputs.spectral.MOST_DECOMPOSED", 120)
+    sampled = fit_pooled_table(counts, weights, 5, max_columns=100, seed=1)
+    assert whole is not None
+    assert sampled is not None
+    cosines = []
+    for table in (whole, sampled):
+        z_ND = unit_rows((counts @ sp.diags_array(weights)) @ table.table_RD.astype(np.float32))
+        cosines.append(z_ND @ z_ND.T)
+    assert np.abs(cosines[0] - cosines[1]).max() < 0.1
+    same_NN = blocks_N[:, None] == blocks_N
+    assert cosines[1][same_NN].min() > cosines[1][~same_NN].max()
 
 
 def test_a_board_of_one_pin_says_nothing() -> None:

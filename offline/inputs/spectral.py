@@ -22,6 +22,7 @@ from model.feature_groups import Floats, Ints, PooledTable
 
 RANK_TOLERANCE = 1e-3  # singular values below this share of the first are noise
 COLUMN_BLOCK = 1 << 20
+MOST_DECOMPOSED = 200_000  # rows, and columns; time and memory of a decomposition grow with both, times D
 
 
 def rarity_weights(counts_C: Ints) -> Floats:
@@ -35,7 +36,8 @@ def fit_pooled_table(
 ) -> PooledTable | None:
     """The table (C, D) for a matrix of counts; D is cut to the rank, and there is no table where D would be 0.
 
-    The decomposition sees only the `max_columns` most frequent columns; every column gets its vector by V = A' U / S.
+    The decomposition sees the `max_columns` most frequent columns only, MOST_DECOMPOSED of them and of rows at most;
+    every row is folded in by U = A V / S, and then every column gets its vector by V = A' U / S.
     """
     matrix_NC = normalize(matrix_NC @ sp.diags_array(weights_C))
     left_ND, values_D = _decompose(matrix_NC, dim, max_columns, seed)
@@ -55,13 +57,19 @@ def fit_pooled_table(
 def _decompose(
     matrix_NC: sp.csr_array, dim: int, max_columns: int, seed: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """U (N, D) and S (D,) of the most frequent columns."""
+    """U (N, D) and S (D,) of the most frequent columns, from a sample of rows where there are many."""
+    max_columns = min(max_columns, MOST_DECOMPOSED)
     counts_C = np.bincount(matrix_NC.indices, minlength=matrix_NC.shape[1])
     if len(counts_C) > max_columns:
         matrix_NC = matrix_NC[:, np.sort(np.argsort(-counts_C, kind="stable")[:max_columns])]
     dim = min(dim, *matrix_NC.shape)
     if dim == 0 or matrix_NC.nnz == 0:
         return np.zeros((matrix_NC.shape[0], 0), np.float32), np.zeros(0, np.float32)
-    left_ND, values_D, _ = randomized_svd(matrix_NC, dim, n_iter=4, random_state=seed)
-    num_kept = int((values_D > RANK_TOLERANCE * values_D[0]).sum())
-    return left_ND[:, :num_kept], values_D[:num_kept]
+    num_rows = matrix_NC.shape[0]
+    sampled = num_rows > MOST_DECOMPOSED
+    rows = np.random.default_rng(seed).choice(num_rows, MOST_DECOMPOSED, replace=False) if sampled else slice(None)
+    left_ND, values_D, right_DC = randomized_svd(matrix_NC[rows], dim, n_iter=4, random_state=seed)
+    kept = values_D > RANK_TOLERANCE * values_D[0]
+    if sampled:
+        return matrix_NC @ (right_DC[kept].T / values_D[kept]), values_D[kept]
+    return left_ND[:, kept], values_D[kept]
