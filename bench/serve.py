@@ -58,6 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="of the throughputs, which take turns; the medians count")
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--share", type=float, default=0.5, help="of the peak, at which latencies are measured")
     parser.add_argument("--writes", type=float, default=50.0, help="PUTs a second beside the reads")
     parser.add_argument("--puts", type=int, default=1000, help="pins that are put and asked for at once")
     parser.add_argument("--small", action="store_true", help="800 pins, one second each")
@@ -85,12 +86,12 @@ def measure(options: argparse.Namespace, releases: Path, one: Server, two: Serve
         beside = load(
             one,
             options.seconds,
-            reads=stream(reads, peak["related_per_s"] / 2),
+            reads=stream(reads, peak["related_per_s"] * options.share),
             writes=stream(puts, options.writes),
         )
-        show_latencies("half of the peak, with writes beside", beside)
-        alone = load(one, options.seconds, reads=stream(reads, peak["related_per_s"] / 2))
-        show_latencies("half of the peak, nothing beside", alone)
+        show_latencies(f"{options.share:.0%} of the peak, with writes beside", beside)
+        alone = load(one, options.seconds, reads=stream(reads, peak["related_per_s"] * options.share))
+        show_latencies(f"{options.share:.0%} of the peak, nothing beside", alone)
         seen = put_and_find(http, contents, options.puts)
         visible = visibility(http, two, contents, options.puts // 4)
     return {
@@ -100,8 +101,9 @@ def measure(options: argparse.Namespace, releases: Path, one: Server, two: Serve
         "ratio": peak["related_to_noop"],
         "ratio_is": "throughput of related by pin over that of a route that does nothing",
         **peak,
-        "half_peak_with_writes": beside,
-        "half_peak_alone": alone,
+        "share_of_peak": options.share,
+        "reads_with_writes": beside,
+        "reads_alone": alone,
         **seen,
         **visible,
         "recall_at_20": round(found, 4),
