@@ -294,7 +294,13 @@ def _write_slowly(root: Path, parts: ReleaseParts, stop_at: str) -> None:
     write(root, parts)
 
 
-@pytest.mark.parametrize("step", ["_copy_as_float16", "_describe", "fsync_tree", "write_atomic"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["_copy_as_float16", pytest.param("_describe", marks=SLOW), pytest.param("fsync_tree", marks=SLOW), "write_atomic"],
+)
 def test_a_killed_writer_is_never_seen_and_is_swept_up(root: Path, parts: ReleaseParts, step: str) -> None:
     good = write(root, parts)
     set_current(root, good.id)

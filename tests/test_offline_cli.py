@@ -107,6 +107,7 @@ def test_a_run_is_evaluated_exported_published_and_listed(finished: Path, tmp_pa
     assert json.loads(listed.stdout) == {"release": release, "current": True, "pins": 120}
 
 
+@pytest.mark.slow
 def test_a_table_of_the_paper_is_measured(finished: Path) -> None:
     zero = pinsage("evaluate", finished / "run", "--table", "4", "--minutes", "0")
     assert (zero.returncode, "more than zero minutes" in zero.stderr) == (2, True)

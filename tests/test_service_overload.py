@@ -106,6 +106,7 @@ def test_writes_to_a_redis_that_is_frozen_are_turned_away_and_probes_pass(server
     assert {answer.status_code for answer, _ in probes} == {200}
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_what_is_in_flight_and_keeps_it(tmp_path: Path) -> None:
     """Twenty uploads that began before the signal are answered after it, and are there when the next process starts."""
     make_release(tmp_path / "releases")

@@ -85,7 +85,8 @@ class Balancer:
             return False
 
 
-@pytest.mark.parametrize("num_replicas", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_replicas", [2, 3])
 def test_nobody_notices_that_replicas_are_restarted_in_turn(tmp_path: Path, num_replicas: int) -> None:
     make_release(tmp_path / "home" / "releases", WORLD)
     with ExitStack() as stack:
