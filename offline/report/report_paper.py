@@ -121,7 +121,7 @@ def _table_1(table: Table) -> list[str]:
 def _claims(table: Table) -> str:
     """Which of the paper's comparisons hold here, by the paired differences of the two rows, and why not."""
     rows, contrasts = table["rows"], table.get("contrasts", {})
-    body = []
+    body, reasons = [], []
     for words, better, worse in CLAIMS:
         found = contrasts.get(better, {}).get(worse)
         if found is None:
@@ -130,15 +130,16 @@ def _claims(table: Table) -> str:
         cells = [f"{TABLE_1[better][0]:.2f} against {TABLE_1[worse][0]:.2f}", " against ".join(pairs)]
         judged = verdict(found.get(CLAIM_KEY))
         said, kind = HOLDS[judged]
-        why = "" if judged == "above" else "; ".join(_reasons(table, better, worse))
+        if judged != "above" and (why := "; ".join(_reasons(table, better, worse))):
+            reasons.append(html.text("li", f"{words}: {why}."))
         chip = html.tag("td", html.text("span", said, kind=f"chip {kind}".strip()), kind="names")
         shown = [*[html.text("td", cell) for cell in cells], gap_cell(found.get(CLAIM_KEY)), chip]
-        shown.append(html.text("td", why, kind="names"))
         body.append(html.row(words, shown, note=f"{better}, {worse}"))
     if not body:
         return ""
-    heads = ("claim", "paper (HR at 500)", f"here ({CLAIM_KEY})", "difference", "does it hold here?", "if not, why")
-    return html.tag("div", html.table("The paper's claims, on this data", heads, body), kind="claims")
+    heads = ("claim", "paper (HR at 500)", f"here ({CLAIM_KEY})", "difference", "does it hold here?")
+    why_not = [html.text("p", "Where one does not hold, this may be why:"), html.tag("ul", *reasons)] if reasons else []
+    return html.tag("div", html.table("The paper's claims, on this data", heads, body), *why_not, kind="claims")
 
 
 def _reasons(table: Table, better: str, worse: str) -> Iterator[str]:
