@@ -179,7 +179,10 @@ async def write_planned_async(client: AsyncRedis, watch: Sequence[str], plan: Pl
 
 
 def _transact(client: Redis, queue: Callable[[Any, Any], None]) -> list[Any]:
-    """Run in one MULTI what `queue` makes of the last number, again when another was first; the answers."""
+    """Run in one MULTI what `queue` makes of the last number, again when another was first; the answers.
+
+    Raises RedisError where the connection is lost, and then nobody knows whether it is done.
+    """
     pipe: Any
     for _ in range(MAX_TRIES):
         with client.pipeline(transaction=True) as pipe:
@@ -190,8 +193,8 @@ def _transact(client: Redis, queue: Callable[[Any, Any], None]) -> list[Any]:
                 queue(pipe, last)
                 answers: list[Any] = pipe.execute()
                 return answers
-            except WatchError:
-                continue
+            except WatchError as error:
+                _raise_if_lost(error)
     raise WatchError(f"other writers were first {MAX_TRIES} times")
 
 
@@ -202,8 +205,7 @@ _turns: WeakKeyDictionary[AsyncRedis, asyncio.Lock] = WeakKeyDictionary()
 async def _transact_async(
     client: AsyncRedis, watch: Sequence[str], queue: Callable[[Any, Sequence[Any]], None]
 ) -> list[Any]:
-    """As `_transact`; `queue` is given the last number and the values of the keys to watch. Raises RedisError where the
-    connection is lost, and then nobody knows whether it is done."""
+    """As `_transact`; `queue` is given the last number and the values of the keys to watch."""
     pipe: Any
     async with _turns.setdefault(client, asyncio.Lock()):
         for _ in range(MAX_TRIES):
@@ -216,10 +218,14 @@ async def _transact_async(
                     answers: list[Any] = await pipe.execute()
                     return answers
                 except WatchError as error:
-                    if isinstance(error.__context__, RedisError):
-                        # The connection is lost, and Redis may have done it: again would be twice.
-                        raise error.__context__ from None
+                    _raise_if_lost(error)
     raise WatchError(f"other writers were first {MAX_TRIES} times")
+
+
+def _raise_if_lost(error: WatchError) -> None:
+    """redis-py calls a connection lost at EXEC a lost turn, too; Redis may have done it, and again would be twice."""
+    if isinstance(error.__context__, RedisError):
+        raise error.__context__ from None
 
 
 def _queue_epoch(pipe: Any, last: Any, after: int) -> None:

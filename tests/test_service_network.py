@@ -23,12 +23,14 @@ import psutil
 import pytest
 from crash_harness import wait_until
 from live_service import PATIENCE, WORLD
+from redis import RedisError, WatchError
 from redis_proxy import NO_FAULT, Fault, RedisProxy
 from service_fixtures import make_release
 from service_load import HOMEFEED, NUM_READERS, TIMEOUT, Load, is_own, sender
 from service_process import RedisProcess, ServiceProcess
 
-from model.changes import PinRecord, read_changes, write_records
+from model import keyspace
+from model.changes import PinRecord, read_changes, unpack_entry, write_records
 from model.redis_clients import MAX_CONNECTIONS, async_client, sync_client
 from service.live.failures import StoreUnavailable
 from service.live.views import Event, UserState
@@ -158,6 +160,17 @@ def test_a_write_whose_answer_is_lost_is_refused_and_not_done_again(place: Place
     wait_until(lambda: load.write(0))
     with sync_client(place.redis.source) as client:
         assert load.faults(client) == []
+
+
+def test_a_tools_write_whose_answer_is_lost_is_not_done_again(place: Place) -> None:
+    name = f"tool{next(numbers)}"
+    with place.struck_by(Fault(cut=1.0, to=b"EXEC")), sync_client(place.proxy.source, timeout=2.0) as client:
+        with pytest.raises(RedisError) as lost:
+            write_records(client, [PinRecord(name)])
+        assert not isinstance(lost.value, WatchError)
+    with sync_client(place.redis.source) as client:
+        entries = [unpack_entry(entry) for _, entry in client.xrange(keyspace.CHANGES)]
+    assert [entry.pin_id for entry in entries].count(name) == 1
 
 
 # --- clients that leave ---
