@@ -50,6 +50,7 @@ SIZES = ("pins", "neighbors", "features", "hidden", "dim", "batch", "chunk")
 
 
 def main() -> None:
+    """Measure, print the table, and end with the line of JSON."""
     options = arguments()
     torch.set_num_threads(options.threads)
     config = NetworkConfig(options.features, hidden_dim=options.hidden, embed_dim=options.dim, num_layers=2)
@@ -75,6 +76,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pins", type=int, default=200_000, help="pins of the random graph; boards and edges follow")
     parser.add_argument("--neighbors", type=int, default=50, help="T")

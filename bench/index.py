@@ -35,6 +35,7 @@ WANTED_SECONDS = 120  # for a million vectors into Redis
 
 
 def main() -> None:
+    """Measure, print the table, and end with the line of JSON."""
     options = arguments()
     print(f"{options.items:,} unit vectors of {options.dim}, {options.threads} threads")
     with tempfile.TemporaryDirectory() as folder:
@@ -55,6 +56,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=256)
@@ -108,6 +110,7 @@ def result(
     query_ms: tuple[float, float],
     rate: float,
 ) -> dict[str, object]:
+    """What the line of JSON says."""
     return {
         "bench": "index",
         "figure": round(options.items / seconds),

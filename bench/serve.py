@@ -40,6 +40,7 @@ SAMPLE = 500  # pins that are asked about
 
 
 def main() -> None:
+    """Start two services on the release, measure, and end with the line of JSON."""
     options = arguments()
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) / "home"
@@ -52,6 +53,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pins", type=int, default=100_000, help="pins of the world")
     parser.add_argument("--home", type=Path, help="a home with a published release, instead of a new world")
@@ -72,6 +74,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, releases: Path, one: Server, two: Server) -> dict[str, object]:
+    """All measurements, printed as they come; what the line of JSON says."""
     release = open_release(releases, current(releases) or "", verify=False)
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(release.pin_ids), min(SAMPLE, len(release.pin_ids)), replace=False))

@@ -44,6 +44,7 @@ WANTED = 1.15
 
 
 def main() -> None:
+    """Measure, print the table, and end with the line of JSON."""
     options = arguments()
     torch.set_num_threads(options.threads)
     print(f"{', '.join(f'{name} {getattr(options, name):,}' for name in SIZES)}, {options.threads} threads")
@@ -73,6 +74,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pins", type=int, default=50_000, help="pins of the graph; boards and edges follow")
     parser.add_argument("--neighbors", type=int, default=50, help="T")
@@ -138,6 +140,7 @@ def profile(stepper: Stepper, batch: DeviceBatch) -> str:
 def result(
     options: argparse.Namespace, best: dict[str, tuple[float, float]], batch: DeviceBatch, device: str
 ) -> dict[str, object]:
+    """What the line of JSON says."""
     (alone_wall, alone_cpu), (loop_wall, loop_cpu), _ = best.values()
     return {
         "bench": "train",

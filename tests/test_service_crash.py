@@ -65,7 +65,7 @@ def kill_often(
 
 
 def test_a_killed_service_has_all_that_it_acknowledged(home: Path) -> None:
-    kill_often(home, None, 60, 2)
+    kill_often(home, None, 100, 2)
 
 
 def test_a_killed_redis_has_all_that_was_acknowledged(home: Path, redis_process: RedisProcess) -> None:
@@ -74,7 +74,7 @@ def test_a_killed_redis_has_all_that_was_acknowledged(home: Path, redis_process:
 
 def test_two_services_killed_in_turn_lose_nothing(home: Path, redis_process: RedisProcess) -> None:
     """While one is away its clients write to the other one."""
-    kill_often(home, redis_process, 60, 2, num_services=2)
+    kill_often(home, redis_process, 100, 2, num_services=2)
 
 
 def test_a_service_that_is_told_to_go_has_all_that_it_acknowledged(home: Path) -> None:

@@ -148,8 +148,8 @@ def roll_back(http: httpx.Client, home: Path, put: list[str]) -> None:
     assert all_there(http, put)
 
 
-def test_a_reindex_under_load_is_not_noticed(tmp_path: Path) -> None:
-    run_reindexes(tmp_path, num_pins=300, count=1)
+def test_two_reindexes_under_load_are_not_noticed(tmp_path: Path) -> None:
+    run_reindexes(tmp_path, num_pins=300, count=2)
 
 
 @pytest.mark.slow
