@@ -141,7 +141,10 @@ def _visual_batch(visual_PV: Floats | None, start: int, num_pins: int) -> Sequen
     finite_B = np.all(np.isfinite(visual_BV), axis=1)
     bad_B = ~finite_B & ~np.isnan(visual_BV).all(axis=1)
     if bad_B.any():
-        raise DatasetError(f"visual vector of pin {start + int(bad_B.argmax()) + 1:,}: not all numbers are finite")
+        place = f"visual vector of pin {start + int(bad_B.argmax()) + 1:,}"
+        raise DatasetError(
+            f"{place}: not all numbers are finite; file and row of every fault: pinsage validate DATASET"
+        )
     return [vector_V if finite else None for finite, vector_V in zip(finite_B, visual_BV, strict=True)]
 
 
