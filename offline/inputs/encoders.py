@@ -142,9 +142,7 @@ def _visual_batch(visual_PV: Floats | None, start: int, num_pins: int) -> Sequen
     bad_B = ~finite_B & ~np.isnan(visual_BV).all(axis=1)
     if bad_B.any():
         place = f"visual vector of pin {start + int(bad_B.argmax()) + 1:,}"
-        raise DatasetError(
-            f"{place}: not all numbers are finite; file and row of every fault: pinsage validate DATASET"
-        )
+        raise DatasetError(f"{place}: not all numbers are finite; for file and row: pinsage validate DATASET")
     return [vector_V if finite else None for finite, vector_V in zip(finite_B, visual_BV, strict=True)]
 
 
