@@ -4,21 +4,24 @@ Letters: B batch rows, E entries (one token or board of one batch row), R rows o
 V width of a raw visual vector.
 """
 
+# mypy: allow-untyped-decorators, allow-untyped-calls
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core import types
 
-from model.halves import Halves, to_floats
+from model.halves import Halves, bits_of, float_of
 from model.inference import unit_rows
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
 
 CLIP = 5.0  # standardised numbers further out than this many deviations are cut
-BLOCK = 65_536  # entries whose table rows are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,11 @@ class PooledTable:
         return int(self.table_RD.shape[1])
 
     def pool(self, owners_E: Ints, rows_E: Ints, factors_E: Floats | float, num_owners: int) -> Floats:
-        """(B, D): for each owner the sum of factor * weight * row over its entries, scaled to length one.
-
-        Entries of one owner stand together. In blocks, so that memory does not grow with the entries.
-        """
+        """(B, D): for each owner the sum of factor * weight * row over its entries, scaled to length one."""
         sums_BD = np.zeros((num_owners, self.dim), np.float32)
-        scale_E = self.weights_R[rows_E] * factors_E
-        for start in range(0, len(rows_E), BLOCK):
-            block = slice(start, start + BLOCK)
-            vectors_ED = to_floats(self.table_RD[rows_E[block]])
-            vectors_ED *= scale_E[block, None]
-            owners = owners_E[block]
-            first = np.concatenate(([0], np.flatnonzero(owners[1:] != owners[:-1]) + 1))
-            sums_BD[owners[first]] += np.add.reduceat(vectors_ED, first, axis=0)
+        scale_E = np.asarray(self.weights_R[rows_E] * factors_E, np.float32)  # and no row is out of bounds
+        rows_E, owners_E = (np.ascontiguousarray(each_E, np.int64) for each_E in (rows_E, owners_E))
+        _add_scaled_rows(bits_of(np.ascontiguousarray(self.table_RD)), rows_E, scale_E, owners_E, sums_BD)
         return unit_rows(sums_BD)
 
 
@@ -117,3 +112,18 @@ def _log_share(counts_B: Ints, most: float) -> Floats:
 
 
 Group = PooledTable | VisualScale | DegreeScale | PopularityScale
+
+
+_TABLE = types.Array(types.uint16, 2, "C", readonly=True)
+_ROWS = types.Array(types.int64, 1, "C", readonly=True)
+
+
+@numba.njit(types.void(_TABLE, _ROWS, types.float32[::1], _ROWS, types.float32[:, ::1]), nogil=True, cache=True)
+def _add_scaled_rows(
+    table_RD: npt.NDArray[np.uint16], rows_E: Ints, scale_E: Floats, owners_E: Ints, sums_BD: Floats
+) -> None:
+    """Add every entry's row, in half precision, to its owner's sum, without a copy of the rows in between."""
+    for e in range(len(rows_E)):
+        row, owner, scale = rows_E[e], owners_E[e], scale_E[e]
+        for d in range(sums_BD.shape[1]):
+            sums_BD[owner, d] += scale * float_of(table_RD[row, d])

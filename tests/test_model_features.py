@@ -130,12 +130,15 @@ def test_a_board_that_the_encoder_does_not_know_counts_in_the_degree_only() -> N
     assert two[degree] > one[degree]
 
 
-def test_pooling_in_blocks_gives_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = full_encoder()
-    batch = [PinContent(boards=range(n % 10)) for n in range(30)]
-    whole = encoder.encode(batch)
-    monkeypatch.setattr("model.feature_groups.BLOCK", 7)
-    assert np.allclose(encoder.encode(batch), whole, atol=1e-6)
+def test_pooling_is_the_sum_of_scaled_rows_over_each_owner_s_entries() -> None:
+    table = random_table(num_rows=9, dim=5, seed=3)
+    rng = np.random.default_rng(4)
+    owners, rows, factors = np.array([0, 0, 2, 3, 3, 3]), rng.integers(0, 9, 6), rng.random(6).astype(np.float32)
+    by_hand = np.zeros((5, 5))
+    for owner, row, factor in zip(owners, rows, factors, strict=True):
+        by_hand[owner] += float(factor) * float(table.weights_R[row]) * table.table_RD[row].astype(np.float64)
+    by_hand /= np.maximum(np.linalg.norm(by_hand, axis=1, keepdims=True), 1e-9)
+    assert np.allclose(table.pool(owners, rows, factors, 5), by_hand, atol=1e-6)
 
 
 @pytest.mark.parametrize("visual", [np.zeros(5), np.zeros((1, 6)), np.array([1, 2, 3, 4, 5, np.nan])])

@@ -17,7 +17,7 @@ from model.halves import to_halves
 from model.inference import unit_rows
 from offline.inputs.board_tables import fit_board_table
 from offline.inputs.encoder_config import EncoderConfig
-from offline.inputs.encoders import content_batches, encode_all, fit_degree, fit_encoder, fit_visual
+from offline.inputs.encoders import encode_all, fit_degree, fit_encoder, fit_visual
 from offline.inputs.spectral import fit_pooled_table, rarity_weights
 from offline.inputs.token_tables import count_matrix, learn_vocabulary
 
@@ -93,15 +93,16 @@ def test_a_new_pin_is_encoded_as_a_fitted_one_with_the_same_content(
         assert np.array_equal(to_halves(loaded.encode([content]))[0], features[row])
 
 
-def test_encoding_in_small_batches_writes_the_same_rows(
+def test_encoding_in_small_batches_by_several_threads_writes_the_same_rows(
     world: World, encoder: FeatureEncoder, features: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("offline.inputs.encoders.BATCH", 7)
     counts: list[int] = []
-    again = encode_all(encoder, world.pins, world.graph, world.visual, tmp_path / "again.npy", progress=counts.append)
+    path = tmp_path / "again.npy"
+    again = encode_all(encoder, world.pins, world.graph, world.visual, path, num_threads=3, progress=counts.append)
     assert np.array_equal(again, features)
     assert sum(counts) == NUM_PINS
-    assert np.array_equal(np.load(tmp_path / "again.npy"), features)
+    assert np.array_equal(np.load(path), features)
 
 
 def test_the_same_seed_fits_the_same_encoder(world: World, encoder: FeatureEncoder) -> None:
@@ -238,8 +239,10 @@ def test_degrees_are_standardised() -> None:
     assert fit_degree(np.array([2, 2])).deviation == 1
 
 
-def test_a_visual_vector_that_is_partly_not_finite_is_named(world: World) -> None:
+def test_a_visual_vector_that_is_partly_not_finite_is_named(
+    world: World, encoder: FeatureEncoder, tmp_path: Path
+) -> None:
     visual = world.visual.copy()
     visual[7, 3] = np.inf
     with pytest.raises(DatasetError, match="pin 8"):
-        list(content_batches(world.pins, visual))
+        encode_all(encoder, world.pins, world.graph, visual, tmp_path / "x.npy")

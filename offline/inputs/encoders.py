@@ -6,6 +6,7 @@ Letters: P pins, N pins that are fitted on, B pins of a batch, F features, V wid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def encode_all(
     out_path: Path,
     *,
     asked_P: Ints | None = None,
+    num_threads: int = 1,
     progress: Progress | None = None,
 ) -> npt.NDArray[Any]:
     """Write the features (P, F) float16 of all pins to an .npy file, and return it memory-mapped.
@@ -104,7 +106,10 @@ def encode_all(
     """
     shape = (pins.height, encoder.num_features)
     x_PF = np.lib.format.open_memmap(out_path, mode="w+", dtype=np.float16, shape=shape)
-    for start, contents in content_batches(pins, visual_PV if encoder.visual is not None else None):
+    visual_PV = visual_PV if encoder.visual is not None else None
+
+    def encode(start: int) -> int:
+        contents = _contents(pins, visual_PV, start)
         stop = start + len(contents)
         x_BF = encoder.encode(contents)
         ptr = graph.pin_ptr[start : stop + 1]
@@ -114,24 +119,29 @@ def encode_all(
         x_PF[start:stop] = to_halves(x_BF)
         if not finite_rows(x_PF[start:stop]).all():
             raise AssertionError("an encoded pin is not finite")
-        if progress is not None:
-            progress(len(contents))
+        return len(contents)
+
+    with ThreadPoolExecutor(num_threads) as threads:  # sums and conversions leave the interpreter's lock to others
+        for num_encoded in threads.map(encode, range(0, pins.height, BATCH)):
+            if progress is not None:
+                progress(num_encoded)
     x_PF.flush()
     return x_PF
 
 
-def content_batches(pins: pl.DataFrame, visual_PV: Floats | None = None) -> Iterator[tuple[int, list[PinContent]]]:
-    """The pins' texts and visual vectors, batch by batch, each with the row of its first pin."""
-    for start in range(0, pins.height, BATCH):
-        texts = pins[start : start + BATCH].select("title", "annotations", "description").rows()
-        visual = _visual_batch(visual_PV, start, len(texts))
-        yield (
-            start,
-            [
-                PinContent(title, annotations, description, vector_V)
-                for (title, annotations, description), vector_V in zip(texts, visual, strict=True)
-            ],
-        )
+def content_batches(pins: pl.DataFrame) -> Iterator[list[PinContent]]:
+    """The pins' texts, batch by batch."""
+    return (_contents(pins, None, start) for start in range(0, pins.height, BATCH))
+
+
+def _contents(pins: pl.DataFrame, visual_PV: Floats | None, start: int) -> list[PinContent]:
+    """Texts and visual vectors of a batch."""
+    texts = pins[start : start + BATCH].select("title", "annotations", "description").rows()
+    visual = _visual_batch(visual_PV, start, len(texts))
+    return [
+        PinContent(title, annotations, description, vector_V)
+        for (title, annotations, description), vector_V in zip(texts, visual, strict=True)
+    ]
 
 
 def _visual_batch(visual_PV: Floats | None, start: int, num_pins: int) -> Sequence[Floats | None]:
@@ -154,13 +164,13 @@ def _fit_tokens(
         return {}, None, None
     documents = (
         tokenize(content.title, content.description, content.annotations)
-        for _, batch in content_batches(pins)
+        for batch in content_batches(pins)
         for content in batch
     )
     vocabulary = learn_vocabulary(documents, min_count=config.min_token_count, max_size=config.max_vocabulary)
     if not vocabulary:
         return {}, None, None
-    counts_NR = count_matrix(vocabulary, (batch for _, batch in content_batches(pins)))
+    counts_NR = count_matrix(vocabulary, content_batches(pins))
     text = fit_text_table(counts_NR, config.text_dim, seed=seed) if config.text_dim else None
     words = fit_annotation_table(counts_NR, config.annotation_dim, seed=seed) if config.annotation_dim else None
     return vocabulary, text, words

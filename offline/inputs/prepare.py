@@ -122,7 +122,17 @@ def prepare(
         fitted = FeatureEncoder.load(reuse_encoder)
     fitted.save(run.encoder)
     encoded = _Counter("encoding pins", 0.9, 1.0, graph.num_pins, progress)
-    _encode(fitted, source, graph, visual_PV, asked_P, run, encoded)
+    _check_visual(fitted, source, visual_PV)
+    encode_all(
+        fitted,
+        source.pins,
+        graph,
+        visual_PV,
+        run.features,
+        asked_P=asked_P,
+        num_threads=num_threads,
+        progress=encoded,
+    )
     about = {"pins": graph.num_pins, "boards": graph.num_boards, "edges": graph.num_edges, "pairs": about_pairs}
     (run.prepare / "summary.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -227,19 +237,11 @@ def _write_visual(source: Source, run: RunFolder) -> Floats | None:
     return visual_PV
 
 
-def _encode(
-    encoder: FeatureEncoder,
-    source: Source,
-    graph: BipartiteGraph,
-    visual_PV: Floats | None,
-    asked_P: npt.NDArray[np.int64],
-    run: RunFolder,
-    encoded: Callable[[int], None],
-) -> None:
+def _check_visual(encoder: FeatureEncoder, source: Source, visual_PV: Floats | None) -> None:
+    """Raise DatasetError where an encoder of an earlier data set wants visual vectors of another width."""
     if visual_PV is not None and encoder.visual_dim not in (None, visual_PV.shape[1]):
         found = f"visual vectors of length {visual_PV.shape[1]}"
         raise DatasetError(f"{source.dataset.path}: {found}; the encoder wants {encoder.visual_dim}")
-    encode_all(encoder, source.pins, graph, visual_PV, run.features, asked_P=asked_P, progress=encoded)
 
 
 def _write_table(path: Path, table: pl.DataFrame, schema: pa.Schema) -> None:
