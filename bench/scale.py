@@ -1,7 +1,8 @@
 """What every stage costs in time and memory, from a generated world to a published release, at several sizes.
 
 python bench/scale.py                                   10,000 and 100,000 pins: about half an hour
-python bench/scale.py --pins 1000000 --out runs.json    a million: some hours, 25 GB of disk
+python bench/scale.py --pins 1000000 --out runs.json    a million: an hour or more, 25 GB of disk
+python bench/scale.py --pins 11000000 --until embed --out runs.json
 python bench/scale.py --small                           1,000 and 2,000 pins, to see that it works
 
 Every stage is a command of its own. Memory is looked at ten times a second: all that is resident, which includes pages
@@ -44,6 +45,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pins", type=int, nargs="+", default=[10_000, 100_000], help="sizes, smallest first")
+    parser.add_argument("--until", choices=STAGES[1:], default=STAGES[-1], help="the last stage")
     parser.add_argument("--epochs", type=int, default=1, help="epochs of the train stage")
     parser.add_argument("--set", nargs="*", default=[], help="more settings, section.key=value")
     parser.add_argument("--folder", type=Path, help="where to work, on a disk with room; a temporary one if not given")
@@ -69,18 +71,27 @@ def measure(options: argparse.Namespace, num_pins: int) -> dict[str, object]:
             **{stage: [stage, str(run)] for stage in ("train", "embed", "index")},
             "publish": ["publish", str(run), "--home", str(home)],
         }
-        stages = {stage: watch(commands[stage]) for stage in STAGES}
-        [manifest] = (home / "releases").glob("r*/manifest.json")
-        about = json.loads(manifest.read_text())
+        stages = {stage: watch(commands[stage]) for stage in STAGES[: STAGES.index(options.until) + 1]}
+        about = json.loads((run / "prepare" / "summary.json").read_text())
         return {
             "pins": num_pins,
-            "edges": about["num_edges"],
-            "boards": about["num_boards"],
-            "train_pairs": json.loads((run / "prepare" / "summary.json").read_text())["pairs"]["train"],
-            "index": {name: about[name] for name in ("m", "ef_construction", "ef")} | about["quality"],
-            "disk_mib": {path.name: size_of(path) for path in (world, run, home)},
+            "pins_in_run": about["pins"],
+            "edges": about["edges"],
+            "boards": about["boards"],
+            "train_pairs": about["pairs"]["train"],
+            "settings": options.set,
+            "index": index_of(home),
+            "disk_mib": {path.name: size_of(path) for path in (world, run, home) if path.exists()},
             "stages": stages,
         }
+
+
+def index_of(home: Path) -> dict[str, object]:
+    """How the published index was built, and what it finds; nothing where none was published."""
+    for manifest in home.glob("releases/r*/manifest.json"):
+        about = json.loads(manifest.read_text())
+        return {name: about[name] for name in ("m", "ef_construction", "ef")} | about["quality"]
+    return {}
 
 
 def watch(command: list[str]) -> dict[str, float]:
@@ -139,7 +150,6 @@ def result(options: argparse.Namespace, runs: list[dict]) -> dict[str, object]:
         "ratio": round(per_pin[-1] / per_pin[0], 3),
         "ratio_is": "processor time a pin at the largest size / at the smallest",
         "epochs": options.epochs,
-        "settings": options.set,
         "runs": runs,
         "hardware": f"{processor()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version()},

@@ -69,7 +69,9 @@ class TrainSection(Section):
     isolate: float = Field(0.1, ge=0, lt=1, description="share of pins trained as if they were on no board")
     both_directions: bool = Field(True, description="a pair also teaches from related to query")
     features: tuple[str, ...] = Field((), description="groups of features that the network looks at; none named: all")
-    board_share: float = Field(1.0, gt=0, le=1, description="share of boards trained on, with the pins they touch")
+    board_share: float = Field(
+        1.0, gt=0, le=1, description="share of boards trained and validated on, with the pins they touch"
+    )
     board_pairs: Share | Literal["auto"] = Field(
         "auto", description="share of training pairs that are two pins of a board; auto: as validation pairs want"
     )

@@ -28,7 +28,7 @@ def ranks(vectors_PD: np.ndarray, pairs_N2: np.ndarray) -> np.ndarray:
 def test_the_group_that_knows_the_answer_is_taken_and_noise_is_left_out() -> None:
     rng = np.random.default_rng(1)
     features_PF, pairs_N2 = planted(rng)
-    start = choose_start(features_PF, None, GROUPS, pairs_N2, 16, rng)
+    start = choose_start(features_PF, features_PF.shape[1], None, GROUPS, pairs_N2, 16, rng)
     assert start is not None
     assert start.groups["known"] > 0
     assert start.groups["noise"] == 0
@@ -37,7 +37,7 @@ def test_the_group_that_knows_the_answer_is_taken_and_noise_is_left_out() -> Non
 def test_the_map_ranks_the_pairs_as_the_group_does() -> None:
     rng = np.random.default_rng(2)
     features_PF, pairs_N2 = planted(rng)
-    start = choose_start(features_PF, None, GROUPS, pairs_N2, 16, rng)
+    start = choose_start(features_PF, features_PF.shape[1], None, GROUPS, pairs_N2, 16, rng)
     assert start is not None
     z_PD = features_PF @ start.weight_DF.T + start.bias_D
     assert (ranks(z_PD, pairs_N2) == 1).all()
@@ -48,7 +48,7 @@ def test_what_all_pins_share_is_taken_out() -> None:
     rng = np.random.default_rng(3)
     features_PF, pairs_N2 = planted(rng)
     features_PF[:, GROUPS["known"]] += 3
-    start = choose_start(features_PF, None, GROUPS, pairs_N2, 16, rng)
+    start = choose_start(features_PF, features_PF.shape[1], None, GROUPS, pairs_N2, 16, rng)
     assert start is not None
     z_PD = unit_rows((features_PF @ start.weight_DF.T + start.bias_D).astype(np.float32))
     assert abs((z_PD @ z_PD.T).mean()) < 0.05
@@ -58,7 +58,7 @@ def test_fewer_dimensions_keep_the_principal_ones() -> None:
     rng = np.random.default_rng(4)
     features_PF, pairs_N2 = planted(rng)
     features_PF[:, GROUPS["known"].start + 2 :] *= 0.01  # two columns hold nearly all there is to know
-    start = choose_start(features_PF, None, {"known": GROUPS["known"]}, pairs_N2, 2, rng)
+    start = choose_start(features_PF, features_PF.shape[1], None, {"known": GROUPS["known"]}, pairs_N2, 2, rng)
     assert start is not None
     used_F = np.abs(start.weight_DF).sum(axis=0)
     assert used_F[GROUPS["known"]][:2].min() > 10 * used_F[GROUPS["known"]][2:].max()
@@ -67,7 +67,7 @@ def test_fewer_dimensions_keep_the_principal_ones() -> None:
 def test_more_dimensions_than_features_are_filled_with_zeros() -> None:
     rng = np.random.default_rng(5)
     features_PF, pairs_N2 = planted(rng)
-    start = choose_start(features_PF, None, GROUPS, pairs_N2, 64, rng)
+    start = choose_start(features_PF, features_PF.shape[1], None, GROUPS, pairs_N2, 64, rng)
     assert start is not None
     assert start.weight_DF.shape == (64, 2 * WIDTH)
     assert not start.weight_DF[2 * WIDTH :].any()
@@ -77,10 +77,10 @@ def test_there_is_no_start_where_all_pins_are_alike() -> None:
     rng = np.random.default_rng(6)
     features_PF = np.ones((NUM_PINS, WIDTH), np.float32)
     pairs_N2 = rng.integers(NUM_PINS, size=(50, 2))
-    assert choose_start(features_PF, None, {"all": slice(0, WIDTH)}, pairs_N2, 8, rng) is None
+    assert choose_start(features_PF, features_PF.shape[1], None, {"all": slice(0, WIDTH)}, pairs_N2, 8, rng) is None
 
 
 def test_there_is_no_start_without_groups() -> None:
     rng = np.random.default_rng(7)
     features_PF, pairs_N2 = planted(rng)
-    assert choose_start(features_PF, None, {}, pairs_N2, 8, rng) is None
+    assert choose_start(features_PF, features_PF.shape[1], None, {}, pairs_N2, 8, rng) is None

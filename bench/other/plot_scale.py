@@ -53,16 +53,17 @@ def draw(axes: Axes, runs: list[dict], measure: str, scale: float) -> None:
     pins = [run["pins"] for run in runs]
     ends = {}
     for stage, color in COLORS.items():
-        values = [run["stages"][stage][measure] * scale for run in runs]
-        axes.loglog(pins, values, color=color, marker="o", markersize=3.5, linewidth=1.6)
-        ends[stage] = values[-1]
+        points = [(run["pins"], run["stages"][stage][measure] * scale) for run in runs if stage in run["stages"]]
+        axes.loglog(*zip(*points, strict=True), color=color, marker="o", markersize=3.5, linewidth=1.6)
+        ends[stage] = points[-1]
     axes.set_xlim(pins[0] * 0.8, pins[-1] * 3.2)
     low, high = axes.get_ylim()
     gap, below = (high / low) ** 0.05, 0.0
-    for stage in sorted(ends, key=lambda stage: ends[stage]):  # from below, moved apart where lines end together
-        place = max(ends[stage], below * gap)
-        axes.annotate(stage, (pins[-1] * 1.12, place), color=COLORS[stage], va="center")
-        below = place
+    for stage, (where, value) in sorted(ends.items(), key=lambda end: end[1][1]):  # from below
+        place = value
+        if where == pins[-1]:  # moved apart where lines end together
+            place = below = max(value, below * gap)
+        axes.annotate(stage, (where * 1.12, place), color=COLORS[stage], va="center")
     axes.set_xticks(pins, [f"{num:,}" for num in pins])
     axes.minorticks_off()
     axes.set_xlabel("pins")

@@ -20,7 +20,7 @@ from offline.data.faults import Fault
 Rows = npt.NDArray[np.int32]
 EdgeChunk = tuple[Rows, Rows]
 
-CHUNK = 1 << 21  # edges in memory at a time
+CHUNK = 1 << 21  # edges in memory at a time, or as many as there are pins: every chunk is joined with all of them
 OUTSIDE = -1  # row of a pin that is known but kept out of the run
 
 
@@ -30,6 +30,9 @@ class RowMap:
     def __init__(self, ids: pl.Series, rows: npt.NDArray[np.integer[Any]] | None = None) -> None:
         rows = np.arange(len(ids)) if rows is None else rows
         self._rows = pl.DataFrame({"id": ids, "row": rows.astype(np.int32)})
+
+    def __len__(self) -> int:
+        return self._rows.height
 
     def find(self, ids: pl.Series) -> pl.Series:
         """The row of each id; null for an unknown one."""
@@ -50,7 +53,7 @@ def write_edge_rows(dataset: Dataset, pins: RowMap, boards: RowMap, path: Path) 
     file = dataset.tables["edges"].file
     num_read, num_edges = 0, 0
     with path.open("wb") as sink:
-        for batch in dataset.edge_batches(CHUNK):
+        for batch in dataset.edge_batches(max(CHUNK, len(pins))):
             pin_rows = pins.find(batch["pin_id"])
             _refuse_unknown(dataset, file, batch["pin_id"], pin_rows, num_read)
             edges_C2 = np.stack([pin_rows.to_numpy(), boards.find(batch["board_id"]).to_numpy()], axis=1)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from model.halves import floats_of
 from model.inference import unit_rows
 from offline.training.prior import MOST_PAIRS, Setting, popularity, ranks_with, validation_score
+from offline.training.subgraph import RowsOf
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +42,8 @@ class LinearStart:
 
 
 def choose_start(
-    features_PF: Array,
+    features_PF: Array | RowsOf,
+    num_inputs: int,
     prior_P2: Array | None,
     groups: Mapping[str, slice],
     pairs_N2: Array,
@@ -50,15 +52,17 @@ def choose_start(
 ) -> LinearStart | None:
     """The best map to `dim` dimensions; None where there are no groups, or all pins are alike.
 
-    groups    where each group lies in a row of features
-    prior_P2  what the popularity prior reads; every weighting is looked at with and without it
+    num_inputs  the columns of features that the network reads are the first ones
+    groups      where each group lies in a row of features
+    prior_P2    what the popularity prior reads; every weighting is looked at with and without it
     """
     pairs_N2 = pairs_N2[rng.permutation(len(pairs_N2))[:MOST_PAIRS]]
     others = rng.permutation(len(features_PF))[:MOST_PINS]
     pins, places = np.unique(np.concatenate([pairs_N2.ravel(), others]), return_inverse=True)
     places_N2 = places[: pairs_N2.size].reshape(pairs_N2.shape)
-    x_PF = floats_of(features_PF[pins])
-    x_PF -= x_PF.mean(axis=0)
+    x_PF = floats_of(features_PF[pins])[:, :num_inputs]
+    mean_F = x_PF.mean(axis=0)
+    x_PF -= mean_F
     settings = PRIORS if prior_P2 is not None else PRIORS[:1]
     shares_P2 = np.zeros((len(pins), 2)) if prior_P2 is None else prior_P2[pins]
     priors_GP = np.stack([popularity(shares_P2, setting) for setting in settings])
@@ -71,7 +75,7 @@ def choose_start(
         return max(map(validation_score, ranks_with(z_PF, priors_GP, places_N2)))
 
     weights = _climb(dict.fromkeys(groups, 1.0), score)
-    scale_F = np.zeros(features_PF.shape[1], np.float32)
+    scale_F = np.zeros(num_inputs, np.float32)
     for name, weight in weights.items():
         scale_F[groups[name]] = weight
     values_F, vectors_FF = np.linalg.eigh(np.cov((x_PF * scale_F).T.astype(np.float64)))
@@ -80,7 +84,6 @@ def choose_start(
         return None
     weight_DF = np.zeros((dim, len(scale_F)), np.float32)
     weight_DF[: len(kept)] = vectors_FF[:, kept].T * scale_F
-    mean_F = floats_of(features_PF[pins]).mean(axis=0)
     return LinearStart(weight_DF, -weight_DF @ mean_F, weights)
 
 

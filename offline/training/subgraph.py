@@ -2,13 +2,14 @@
 
 What is learned has no parameter of a single pin, so a part of the graph can teach it. Inside, rows are counted anew:
 neighbourhoods are walked on the part alone, negatives come from its pins, and pairs that reach outside are dropped.
+Validation looks at the part, too: to embed ten million pins after each epoch would take longer than the epochs.
 
 Letters: P pins of the whole graph, S pins of the part, B boards, E edges, N pairs, T neighbours, F features.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import numpy.typing as npt
 
 from model.errors import UserError
 from model.graph import BipartiteGraph
+from model.halves import floats_of
 from model.walks import Neighborhoods, build_neighborhoods
 from offline.config import RunConfig
 from offline.run_folder import RunFolder
 
 Array = npt.NDArray[Any]
+
+CHUNK = 65_536  # rows read at a time
 
 
 class RowsOf:
@@ -40,12 +44,28 @@ class RowsOf:
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What minibatches are made from: labelled pairs (N, 2), features (rows), neighbourhoods and the graph."""
+    """What is trained and validated on: labelled pairs (N, 2), features (rows), neighbourhoods and the graph.
+
+    place_P  for every pin of the catalogue its row here, -1 where it is left out; None where all are here
+    """
 
     pairs_N2: Array
     features: Array | RowsOf
     neighborhoods: Neighborhoods
     graph: BipartiteGraph
+    place_P: Array | None = None
+
+    def inside(self, pairs_N2: Array) -> Array:
+        """Those of the catalogue's pairs that have both of their pins here, as rows here."""
+        if self.place_P is None:
+            return pairs_N2
+        places_N2: Array = self.place_P[pairs_N2]
+        return places_N2[(places_N2 >= 0).all(axis=1)]
+
+    def columns(self, first: int) -> Array:
+        """All rows' features from one column on, (P, C) float32."""
+        parts = (self.features[start : start + CHUNK][:, first:] for start in range(0, len(self.features), CHUNK))
+        return np.concatenate([floats_of(part) for part in parts])
 
 
 def training_inputs(
@@ -77,8 +97,7 @@ def _restrict(
     pins_S, part = part_of(whole.graph, choose_boards(whole.graph.num_boards, share, config.seed))
     place_P = np.full(whole.graph.num_pins, -1, np.int32)
     place_P[pins_S] = np.arange(len(pins_S))
-    pairs_N2 = place_P[whole.pairs_N2]
-    pairs_N2 = pairs_N2[(pairs_N2 >= 0).all(axis=1)]
+    pairs_N2 = replace(whole, place_P=place_P).inside(whole.pairs_N2)
     if not len(pairs_N2):
         raise UserError(
             f"train.board_share = {share}: none of the {len(whole.pairs_N2):,} training pairs has both of its pins on "
@@ -93,7 +112,7 @@ def _restrict(
         weights_path=folder / "neighbors_weights.npy",
         num_threads=num_threads,
     )
-    return TrainingInputs(pairs_N2, RowsOf(whole.features, pins_S), neighborhoods, part)
+    return TrainingInputs(pairs_N2, RowsOf(whole.features, pins_S), neighborhoods, part, place_P)
 
 
 def choose_boards(num_boards: int, share: float, seed: int) -> Array:

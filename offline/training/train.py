@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,6 @@ from torch import Tensor
 from model.config import NetworkConfig
 from model.errors import PinsageError
 from model.features import FeatureEncoder, PinContent
-from model.graph import BipartiteGraph
-from model.halves import floats_of
 from model.inference import MOST_POPULAR, Inference, add_prior
 from model.network import PinSage, save_network
 from model.walks import Neighborhoods
@@ -50,9 +49,13 @@ class Trainer:
 
     def __init__(self, run: RunFolder, config: RunConfig, *, num_threads: int, team: Team | None = None) -> None:
         self._run, self._config, self._num_threads, self._team = run, config, num_threads, team or alone()
-        self._features_PF = np.load(run.features, mmap_mode="r")
-        self._neighborhoods = Neighborhoods(
-            np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")
+        self._inputs = training_inputs(
+            run,
+            config,
+            np.load(run.features, mmap_mode="r"),
+            Neighborhoods(np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")),
+            num_threads=num_threads,
+            folder=f"subgraph_{self._team.rank}",
         )
         self._valid_N2 = self._choose_valid_pairs()
         torch.set_num_threads(num_threads)
@@ -112,12 +115,10 @@ class Trainer:
         if network.residual is None or not self._config.train.linear_start:
             return progress, self._weights()
         report(f"choosing the linear start; {self._board_pairs:.0%} of the pairs will come from boards", 0.0)
-        num_inputs = network.config.num_inputs
         start = choose_start(
-            self._features_PF[:, :num_inputs],
-            floats_of(self._features_PF[:, num_inputs:])
-            if network.prior is not None and self._config.train.prior
-            else None,
+            self._inputs.features,
+            network.config.num_inputs,
+            self._prior_P2 if network.prior is not None and self._config.train.prior else None,
             self._directions,
             self._valid_N2,
             network.config.learned_dim,
@@ -169,7 +170,7 @@ class Trainer:
         }
 
     def _validate(self) -> tuple[float, dict[str, float]]:
-        """The validation score and hit-rates of the whole catalogue's embeddings, computed as the embed stage does."""
+        """The validation score and hit-rates among all pins trained on, embedded as the embed stage does."""
         self._trained.eval()
         with tempfile.TemporaryDirectory(dir=self._run.train) as folder:
             vectors_PD = self._embed_all(Path(folder))
@@ -189,8 +190,8 @@ class Trainer:
         inference = Inference(network.config, weights)
         embed_all(
             inference,
-            self._features_PF,
-            self._neighborhoods,
+            self._inputs.features,
+            self._inputs.neighborhoods,
             messages_path=lambda layer: folder / f"messages_{layer}.npy",
             vectors_path=folder / "vectors.npy",
             chunk=self._config.embed.chunk,
@@ -200,20 +201,24 @@ class Trainer:
         vectors_PD: Array = np.load(folder / "vectors.npy", mmap_mode="r")
         if network.prior is None or not self._config.train.prior:
             return vectors_PD
-        prior_P2 = floats_of(self._features_PF[:, network.config.num_inputs :])
         rng = np.random.default_rng(self._config.seed)
-        bias, weight = choose_prior(vectors_PD[:, :-1], prior_P2, self._valid_N2, rng)
+        bias, weight = choose_prior(vectors_PD[:, :-1], self._prior_P2, self._valid_N2, rng)
         network.prior.bias.fill_(bias)
         network.prior.weight.copy_(torch.from_numpy(weight))
-        return add_prior(vectors_PD[:, :-1], (bias + prior_P2 @ weight).clip(0, MOST_POPULAR).astype(np.float32))
+        return add_prior(vectors_PD[:, :-1], (bias + self._prior_P2 @ weight).clip(0, MOST_POPULAR).astype(np.float32))
+
+    @cached_property
+    def _prior_P2(self) -> Array:
+        """What the popularity prior reads."""
+        return self._inputs.columns(self._trained.network.config.num_inputs)
 
     def _choose_valid_pairs(self) -> Array:
         """The validation pairs; where there are none, a tenth of the training pairs is looked at instead."""
         config, rng = self._config, np.random.default_rng(self._config.seed)
         path = self._run.pairs("valid")
-        pairs_N2: Array = np.load(path) if path.exists() else np.empty((0, 2), np.int32)
+        pairs_N2 = self._inputs.inside(np.load(path) if path.exists() else np.empty((0, 2), np.int32))
         if not len(pairs_N2):
-            pairs_N2 = np.load(self._run.pairs("train"))
+            pairs_N2 = self._inputs.pairs_N2
             pairs_N2 = pairs_N2[rng.permutation(len(pairs_N2))[: max(1, len(pairs_N2) // 10)]]
         return pairs_N2[rng.permutation(len(pairs_N2))[: config.train.max_valid_pairs]]
 
@@ -222,22 +227,14 @@ class Trainer:
         share = self._config.train.board_pairs
         if share != "auto":
             return share
-        return fit_share(np.load(self._run.pairs("train")), self._valid_N2, BipartiteGraph.load(self._run.graph))
+        return fit_share(self._inputs.pairs_N2, self._valid_N2, self._inputs.graph)
 
     def _make_producer(self, encoder: FeatureEncoder) -> BatchProducer:
-        inputs = training_inputs(
-            self._run,
-            self._config,
-            self._features_PF,
-            self._neighborhoods,
-            num_threads=self._num_threads,
-            folder=f"subgraph_{self._team.rank}",
-        )
         return BatchProducer(
-            inputs.pairs_N2,
-            inputs.features,
-            inputs.neighborhoods,
-            inputs.graph,
+            self._inputs.pairs_N2,
+            self._inputs.features,
+            self._inputs.neighborhoods,
+            self._inputs.graph,
             self._config.train,
             num_layers=self._config.network.num_layers,
             forgettable=forgettable_features(encoder),
