@@ -165,9 +165,25 @@ class AnnIndex:
             labels, distances = self._native.knn_query(queries_QD, min(k, num_stored), num_threads=num_threads)
         except RuntimeError:  # "Cannot return the results in a contiguous 2D array": it reached fewer than k
             return exact_neighbors(self._vectors_PD, queries_QD, k)
-        if len(self._twins_W2):
-            return self._fill_up(queries_QD, labels.astype(np.int64), k)
-        return Neighbors(labels.astype(np.int64), 1 - distances)
+        found = Neighbors(labels.astype(np.int64), 1 - distances)
+        if num_stored < self.params.num_items:
+            return self._with_twins(queries_QD, found, k)
+        return found
+
+    def _with_twins(self, queries_QD: NDArray[np.float32], found: Neighbors, k: int) -> Neighbors:
+        """The answer, and where some of it has twins filled up with them."""
+        firsts_W = self._twins_W2[:, 0]
+        places_QK = np.minimum(firsts_W.searchsorted(found.rows_QK), len(firsts_W) - 1)
+        crowded_Q = (firsts_W[places_QK] == found.rows_QK).any(axis=1)
+        if found.rows_QK.shape[1] < k:
+            crowded_Q[:] = True
+        if not crowded_Q.any():
+            return found
+        filled = self._fill_up(queries_QD[crowded_Q], found.rows_QK[crowded_Q], k)
+        if crowded_Q.all():
+            return filled
+        found.rows_QK[crowded_Q], found.scores_QK[crowded_Q] = filled
+        return found
 
     def _fill_up(self, queries_QD: NDArray[np.float32], labels_QK: NDArray[np.int64], k: int) -> Neighbors:
         """Answers with twins, scored by their own vectors."""

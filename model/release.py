@@ -31,6 +31,7 @@ from model.ids import IdTable
 from model.index import AnnIndex, IndexParams
 from model.inference import Inference
 from model.manifest import NAME, RELEASE_ID, Manifest, check_files, check_index, read_manifest
+from model.related_lists import RelatedLists, open_related_lists
 
 POINTER = "CURRENT"
 CACHE = ".cache"
@@ -75,7 +76,7 @@ class Release:
         """Open everything now, so that a later use neither waits nor fails; ReleaseError naming the file that does."""
         for name in ("pins", "boards", "pin_ids", "board_ids", "graph", "encoder", "network", "walks"):
             getattr(self, name)
-        _ = self.features_PF, self.visual_PV, self.messages, self.embeddings_PD, self.index
+        _ = self.features_PF, self.visual_PV, self.messages, self.embeddings_PD, self.index, self.related_lists
         return self
 
     @cached_property
@@ -153,6 +154,13 @@ class Release:
     @cached_property
     def embeddings_PD(self) -> NDArray[np.float32]:
         return self._array("embeddings.npy", np.float32, self.manifest.embed_dim)
+
+    @cached_property
+    def related_lists(self) -> RelatedLists | None:
+        """The nearest pins of every pin, where they were listed when the release was made."""
+        if "related/rows.npy" not in self.manifest.files:
+            return None
+        return open_related_lists(self.folder / "related", self.manifest.num_pins)
 
     @cached_property
     def visual_PV(self) -> NDArray[np.float32] | None:

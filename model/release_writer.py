@@ -44,6 +44,7 @@ class ReleaseParts:
     messages                     .npy of each layer
     pairs                        .npy by split
     held_out_edges               .npy of the edges that the graph lacks because pairs were made from them, if any
+    related                      folder of the lists of related pins, if they were made
     """
 
     config: Path
@@ -60,6 +61,7 @@ class ReleaseParts:
     visual: Path | None = None
     pairs: Mapping[str, Path] = field(default_factory=dict)
     held_out_edges: Path | None = None
+    related: Path | None = None
 
     def files(self) -> dict[str, Path]:
         """What is copied as it is, by its name in the release."""
@@ -76,7 +78,10 @@ class ReleaseParts:
             named["visual.npy"] = self.visual
         if self.held_out_edges is not None:
             named["held_out_edges.npy"] = self.held_out_edges
-        for name, folder in (("graph", self.graph), ("encoder", self.encoder), ("index", self.index)):
+        folders = {"graph": self.graph, "encoder": self.encoder, "index": self.index}
+        if self.related is not None:
+            folders["related"] = self.related
+        for name, folder in folders.items():
             named |= {f"{name}/{inner}": folder / inner for inner in files_under(folder)}
         return named
 

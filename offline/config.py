@@ -94,6 +94,10 @@ class IndexSection(Section):
     )
     ef_construction: int = Field(200, ge=8, description="candidates looked at when a node is added; doubled with m")
     target_recall: float = Field(0.98, gt=0, le=1, description="recall@50 against exact search that ef is chosen for")
+    related_lists: bool = Field(
+        True,
+        description="find the nearest pins of every pin beforehand: 0.6 KB a pin, for faster answers",
+    )
 
 
 class RunConfig(Section):

@@ -97,6 +97,10 @@ class RunFolder:
         return self.path / "index"
 
     @property
+    def related(self) -> Path:
+        return self.path / "related"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
 

@@ -189,9 +189,10 @@ def _check_embeddings(run: RunFolder) -> None:
 
 
 def _index(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None, inputs: str, report: Report) -> None:
-    from offline.release.index_stage import build_index
+    from offline.release.index_stage import index_run
 
-    build_index(run, config.index, seed=config.seed, num_threads=num_threads(config), progress=report)
+    walks = config.walks.to_walk_config()
+    index_run(run, config.index, walks, seed=config.seed, num_threads=num_threads(config), progress=report)
 
 
 def on_spark(master: str | None) -> dict[str, Runner]:

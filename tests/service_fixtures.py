@@ -25,6 +25,7 @@ from model.features import FeatureEncoder, PinContent
 from model.graph import BipartiteGraph
 from model.index import AnnIndex, IndexParams
 from model.inference import Inference, weight_shapes, write_network_config
+from model.related_lists import write_related_lists
 from model.release import Release, open_release, set_current
 from model.release_writer import ReleaseParts, write_release
 from model.walks import Neighborhoods, importance_neighbors
@@ -157,7 +158,10 @@ def _write_parts(
     world.graph.save(aside / "graph")
     encoder.save(aside / "encoder")
     params = IndexParams(vectors_PD.shape[1], len(vectors_PD))
-    AnnIndex.build(vectors_PD, params).save(aside / "index")
+    index = AnnIndex.build(vectors_PD, params)
+    index.save(aside / "index")
+    lists = aside / "related"
+    write_related_lists(lists, index, vectors_PD, world.graph, WALKS, seed=WALK_SEED, num_threads=1)
     write_tables(aside, world)
     return ReleaseParts(
         aside / "config.json",
@@ -172,6 +176,7 @@ def _write_parts(
         [aside / f"messages_{layer}.npy" for layer in range(len(messages))],
         aside / "index",
         visual=aside / "visual.npy",
+        related=lists,
     )
 
 

@@ -39,10 +39,47 @@ def test_related_pins_are_the_nearest_without_the_pin_itself(catalogue: Catalogu
 
 
 def test_reasons_tell_what_walks_reach_from_what_is_only_alike(catalogue: Catalogue) -> None:
-    together = {f"p{row}" for row in catalogue.neighbors(42)[0]}
-    items = related(catalogue, "p42", limit=60).items
-    assert {item.pin_id for item in items if item.reason == "saved_together"} == together
-    assert {item.reason for item in items} == {"saved_together", "similar"}
+    listed = catalogue.listed(42)
+    assert listed is not None
+    for limit, visited in ((60, listed.together), (100, catalogue.neighbors(42)[0])):  # a list has 64 pins
+        items = related(catalogue, "p42", limit=limit).items
+        together = {f"p{row}" for row in visited} & {item.pin_id for item in items}
+        assert {item.pin_id for item in items if item.reason == "saved_together"} == together
+        assert {item.reason for item in items} == {"saved_together", "similar"}
+
+
+def test_lists_made_beforehand_give_what_a_search_gives(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was put, changed and taken away since; beside what is known of the pins, nothing else differs."""
+    rng = np.random.default_rng(3)
+    catalogue = Catalogue(release, max_live_pins=1_000)
+    for number in range(60):
+        pin_id = f"p{rng.integers(300)}" if number % 2 else f"new-{number}"
+        boards = tuple(f"b{board}" for board in rng.integers(0, 60, 2))
+        deleted = number % 5 == 1
+        catalogue.apply(PinRecord(pin_id, title=" ".join(words_of(number % 6)[:3]), boards=boards, deleted=deleted))
+    asked = [(f"p{row}", number % 30 + 1, number % 3 * 10) for number, row in enumerate(rng.permutation(300)[:60])]
+    asked = [each for each in asked if catalogue.row(each[0]) >= 0]
+
+    def answers() -> list[list[tuple[str, float]]]:
+        pages = [
+            related(catalogue, pin, limit=limit, offset=offset, exclude=["p1", "p2"]) for pin, limit, offset in asked
+        ]
+        return [[(item.pin_id, round(item.score, 5)) for item in page.items] for page in pages]
+
+    with_lists = answers()
+    assert sum(catalogue.listed(catalogue.row(pin)) is not None for pin, _, _ in asked) > 30
+    monkeypatch.setattr(Catalogue, "listed", lambda self, row: None)
+    assert with_lists == answers()
+
+
+def test_a_new_pin_in_a_list_made_beforehand_has_its_reason(catalogue: Catalogue, release: Release) -> None:
+    like = catalogue.describe(42)
+    catalogue.apply(PinRecord("new", title=like["title"], boards=tuple(like["boards"])))
+    items = {item.pin_id: item for item in related(catalogue, "p42", limit=60).items}
+    visited = {catalogue.directory.pins.name(row) for row in catalogue.neighbors(42)[0].tolist()}
+    assert catalogue.listed(42) is not None
+    assert (items["new"].reason == "saved_together") == ("new" in visited)
+    assert "new" in visited
 
 
 def test_pages_continue_each_other_and_end(catalogue: Catalogue) -> None:

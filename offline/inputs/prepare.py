@@ -123,16 +123,8 @@ def prepare(
     fitted.save(run.encoder)
     encoded = _Counter("encoding pins", 0.9, 1.0, graph.num_pins, progress)
     _check_visual(fitted, source, visual_PV)
-    encode_all(
-        fitted,
-        source.pins,
-        graph,
-        visual_PV,
-        run.features,
-        asked_P=asked_P,
-        num_threads=num_threads,
-        progress=encoded,
-    )
+    threads: dict[str, Any] = {"num_threads": num_threads, "progress": encoded}
+    encode_all(fitted, source.pins, graph, visual_PV, run.features, asked_P=asked_P, **threads)
     about = {"pins": graph.num_pins, "boards": graph.num_boards, "edges": graph.num_edges, "pairs": about_pairs}
     (run.prepare / "summary.json").write_text(json.dumps(about, indent=1) + "\n")
 

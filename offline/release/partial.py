@@ -24,7 +24,7 @@ from model.inference import Inference, pool_messages
 from model.walks import Neighborhoods, importance_neighbors
 from offline.config import RunConfig
 from offline.progress import Report, silent
-from offline.release.index_stage import build_index
+from offline.release.index_stage import index_run
 from offline.release.merge import SPLITS, write_npy
 from offline.release.overlay import Overlay
 from offline.run_folder import RunFolder
@@ -57,9 +57,10 @@ def build_partial_run(
     progress("embedding changed pins", 0.4)
     _Embedder(overlay, graph, arrays, config).embed(overlay.changed, lambda share: progress("embedding", share))
     arrays.flush()
-    build_index(
+    index_run(
         run,
         config.index,
+        overlay.release.walks,
         seed=config.seed,
         num_threads=num_threads(config),
         progress=lambda text, share: progress(text, 0.6 + 0.4 * share),

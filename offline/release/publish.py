@@ -132,6 +132,7 @@ def release_parts(run: RunFolder) -> ReleaseParts:
         visual=run.visual if run.visual.exists() else None,
         pairs={split: run.pairs(split) for split in SPLITS if run.pairs(split).exists()},
         held_out_edges=run.held_out_edges if run.held_out_edges.exists() else None,
+        related=run.related if run.related.exists() else None,
     )
 
 

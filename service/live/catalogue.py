@@ -25,6 +25,7 @@ import numpy.typing as npt
 from model.changes import Change, PinRecord
 from model.exact import Neighbors
 from model.live_graph import LiveGraph
+from model.related_lists import Listed
 from model.release import Release
 from service.live.compaction import Compaction
 from service.live.delta import GONE, IN_RELEASE, Delta, DeltaShape
@@ -82,10 +83,24 @@ class Catalogue:
         vectors_ND[live_N] = delta.vectors(slots_N[live_N])
         return vectors_ND
 
-    def search(self, queries_QD: Floats, k: int, *, exclude: Ints = NOBODY, wanted: Filter = NO_FILTER) -> Neighbors:
+    def search(
+        self,
+        queries_QD: Floats,
+        k: int,
+        *,
+        exclude: Ints = NOBODY,
+        wanted: Filter = NO_FILTER,
+        listed: Neighbors | None = None,
+    ) -> Neighbors:
         """The k nearest pins of each query; see `Searcher.search`."""
         searcher = Searcher(self.release.index, self.release.embeddings_PD, self.delta.view(), self.facets)
-        return searcher.search(queries_QD, k, exclude=exclude, wanted=wanted)
+        return searcher.search(queries_QD, k, exclude=exclude, wanted=wanted, listed=listed)
+
+    def listed(self, row: int) -> Listed | None:
+        """What was found beforehand for a pin that has the release's vector; None where nothing was."""
+        lists = self.release.related_lists
+        is_new = lists is None or row >= self.num_base or self.delta.slot_of(row) != IN_RELEASE
+        return None if lists is None or is_new else lists.of(row)
 
     def neighbors(self, row: int) -> tuple[Ints, Floats]:
         """The pins that a pin's vector is pooled from, and their weights, heaviest first.

@@ -6,9 +6,9 @@ A *row* is a pin, for as long as the catalogue lives: the release's pins first, 
 in the delta; a pin that is embedded again gets a new slot, its old one is dead. `slot_of` says for each row where its
 vector is: a slot, IN_RELEASE or GONE.
 
-Readers take no lock. The writer fills a slot, then publishes the count, then points the row at the slot; a reader
-reads the count first and takes for alive what is pointed at, or what is replaced by a slot it does not know yet. So it
-sees a pin that is just being replaced once, with its old vector or its new one, and never a deleted one.
+Readers take no lock. The writer fills a slot, then points the row at it, then publishes the count; a reader reads the
+count first and takes for alive what is pointed at, or what is replaced by a slot it does not know yet. So it sees a pin
+that is just being replaced once, with its old vector or its new one, and never a deleted one.
 
 Shape letters: N rows asked for, S slots, D embedding, M message and F feature width, T neighbours, Q queries.
 """
@@ -128,9 +128,9 @@ class Delta:
         self._ids[slot] = entry.ids_T
         self._weights[slot] = entry.weights_T
         self._facets[slot] = (entry.category, entry.language)
-        self.num_slots = slot + 1
         self.num_alive += self.slot_of(row) < 0
         self._slot_of[row] = slot
+        self.num_slots = slot + 1
 
     def drop(self, row: int) -> None:
         """The pin is gone; `put` may bring it back."""
@@ -245,8 +245,12 @@ class DeltaView:
         """The first so many slots are in the index."""
         return 0 if self.index is None else self.index.params.num_items
 
-    def alive(self) -> Bools:
-        """(S,): which slots count, one of each row."""
+    def alive(self, slots: Ints | None = None) -> Bools:
+        """Which slots count, one of each row: all of them (S,), or those asked about."""
+        if slots is not None:
+            current = self.slot_of[self.rows_S[slots]]
+            some: Bools = current == slots
+            return self.alive()[slots] if (current >= self.num_slots).any() else some
         current_S = self.slot_of[self.rows_S]
         alive_S: Bools = current_S == np.arange(self.num_slots)
         late = np.flatnonzero(current_S >= self.num_slots)[::-1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from model.ids import IdTable
 
 NAME_BYTES = 200  # of an id in a list and a dict, beside its letters
 RECORD_BYTES = 1_000  # of a record, beside its texts
+CARDS = 50_000  # of the release's pins, kept for the next list: some 25 MB
 TEXTS = ("title", "description", "image_url", "category", "language", "created_at")
 
 
@@ -56,6 +58,7 @@ class Directory:
         self.num_base = len(pin_ids)
         # Kept apart: finding a column in a table by its name takes longer than reading a value of it.
         self._columns = {name: pins[name] for name in (*TEXTS, "annotations")}
+        self._base_card = lru_cache(CARDS)(self._read_card)  # a few pins are in most lists
         self._records: dict[int, PinRecord] = {}
         self._record_bytes = 0
 
@@ -89,6 +92,9 @@ class Directory:
         """What a list shows of a pin: id, title, picture."""
         if row >= self.num_base or row in self._records:
             return self.pins.name(row), self.value(row, "title"), self.value(row, "image_url")
+        return self._base_card(row)
+
+    def _read_card(self, row: int) -> tuple[str, str | None, str | None]:
         titles, images = self._columns["title"], self._columns["image_url"]
         return self.pins.name(row), titles[row].as_py(), images[row].as_py()
 

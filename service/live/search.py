@@ -44,32 +44,56 @@ class Searcher:
     delta: DeltaView
     facets: Facets
 
-    def search(self, queries_QD: Floats, k: int, *, exclude: Ints = NOBODY, wanted: Filter = NO_FILTER) -> Neighbors:
+    def search(
+        self,
+        queries_QD: Floats,
+        k: int,
+        *,
+        exclude: Ints = NOBODY,
+        wanted: Filter = NO_FILTER,
+        listed: Neighbors | None = None,
+    ) -> Neighbors:
         """The k nearest pins of each query that a filter lets through, best first; scores are cosines.
 
-        `exclude` holds rows that must not come. Rows of -1 fill up where fewer than k pins exist. Raises ValueError
-        for queries of another width or with numbers that are not finite.
+        `exclude` holds rows that must not come; `listed` the nearest pins of the release to a single query, where they
+        were found beforehand. Rows of -1 fill up where fewer than k pins exist. Raises ValueError for queries of
+        another width or with numbers that are not finite.
         """
         queries_QD = check_queries(queries_QD, self.vectors_PD.shape[1])
-        live = self._search_delta(queries_QD, k, exclude, wanted)
-        base = self._search_release(queries_QD, k, exclude, wanted)
+        base = None if listed is None or wanted else self._take_listed(listed, k, exclude)
+        base = base or self._search_release(queries_QD, k, exclude, wanted)
+        is_full = len(queries_QD) == 1 and base.rows_QK.shape[1] >= k
+        worst = float(base.scores_QK[0, k - 1]) if is_full else -np.inf  # what a live pin has to be nearer than
+        live = self._search_delta(queries_QD, k, exclude, wanted, worst)
         return _finished(_merge(base, live, k), k)
 
-    def _search_delta(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter) -> Neighbors:
+    def _search_delta(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter, worst: float) -> Neighbors:
         view = self.delta
         if not view.num_slots:
             return _nothing(len(queries_QD))
-        counts_S = view.alive() & self.facets.passes_live(wanted, view.facets_S2)
-        if len(exclude):
-            counts_S &= not_among(view.rows_S, exclude)
+
+        def counts(slots: Ints) -> Bools:
+            kept = view.alive(slots) & self.facets.passes_live(wanted, view.facets_S2[slots])
+            return kept & not_among(view.rows_S[slots], exclude) if len(exclude) else kept
+
         found = None
-        num_counting = int(np.count_nonzero(counts_S[: view.num_indexed]))
-        if view.index is not None and not (wanted and num_counting <= EXACT_ROWS):
-            fetch = _fetch(k, 0, view.num_indexed, num_counting)
-            found = through_index(view.index, queries_QD, k, fetch, lambda slots: counts_S[slots])
-        compared = _compare(queries_QD, view.vectors_SD, counts_S, 0 if found is None else view.num_indexed, k)
+        if view.index is not None:
+            num_counting = int(np.count_nonzero(counts(np.arange(view.num_indexed))))
+            if not (wanted and num_counting <= EXACT_ROWS):
+                fetch = _fetch(k, 0, view.num_indexed, num_counting)
+                found = through_index(view.index, queries_QD, k, fetch, counts)
+        compared = _compare(queries_QD, view.vectors_SD, 0 if found is None else view.num_indexed, k, counts, worst)
         best = compared if found is None else _merge(found, compared, k)
         return Neighbors(view.rows_S[best.rows_QK].astype(np.int64), best.scores_QK)
+
+    def _take_listed(self, listed: Neighbors, k: int, exclude: Ints) -> Neighbors | None:
+        """The k first of a list that still count; None where too few do."""
+        rows_K = listed.rows_QK[0]
+        kept_K = self.delta.in_release(rows_K) & not_among(rows_K, exclude) & (rows_K >= 0)
+        places = np.flatnonzero(kept_K)[:k]
+        if len(places) < k:
+            return None
+        return Neighbors(rows_K[None, places].astype(np.int64), listed.scores_QK[:, places])
 
     def _search_release(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter) -> Neighbors:
         num_pins = len(self.vectors_PD)
@@ -123,17 +147,17 @@ def _fetch(k: int, num_excluded: int, num_items: int, num_counting: int) -> int:
     return fetch if 10 * num_counting > 9 * num_items else 2 * fetch * num_items // max(num_counting, 1)
 
 
-def _compare(queries_QD: Floats, vectors_SD: Floats, counts_S: Bools, start: int, k: int) -> Neighbors:
-    """The k nearest of the slots from `start` on that count, by comparing each."""
-    slots = start + np.flatnonzero(counts_S[start:])
-    if not len(slots):
+def _compare(
+    queries_QD: Floats, vectors_SD: Floats, start: int, k: int, counts: Callable[[Ints], Bools], worst: float
+) -> Neighbors:
+    """The k nearest of the slots from `start` on that count and are nearer than `worst`, by comparing each."""
+    scores_QS = queries_QD @ vectors_SD[start:].T
+    near = np.flatnonzero((scores_QS > worst).any(axis=0))  # few as a rule, and only they are looked at closely
+    near = near[counts(start + near)]
+    if not len(near):
         return _nothing(len(queries_QD))
-    # Most slots count as a rule, and a product with all of them copies nothing.
-    if 2 * len(slots) > len(counts_S) - start:
-        scores = (queries_QD @ vectors_SD[start:].T)[:, slots - start]
-    else:
-        scores = queries_QD @ vectors_SD[slots].T
-    return top_k(np.broadcast_to(slots, scores.shape), scores, min(k, len(slots)))
+    scores = scores_QS[:, near]
+    return top_k(np.broadcast_to(start + near, scores.shape), scores, min(k, len(near)))
 
 
 def exact_over(

@@ -3,7 +3,7 @@
 Reasons: `saved_together` where people put both on boards that lie close in the graph (the item is among the pins that
 the walks from the pin visit most), else `similar`, by content and by what is around it.
 
-Shape letters: Q queries, D embedding width.
+Shape letters: Q queries, K results, L results that are shown, D embedding width.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from model.related_lists import Listed
 from service.live.catalogue import Catalogue
 from service.live.facets import Filter
 from service.live.failures import UnknownPin
@@ -40,11 +41,17 @@ def related(
     stop = min(offset + limit, MAX_DEPTH)
     items, more = list[Item](), False
     if offset < stop:
-        out = np.append(catalogue.rows(exclude), row)
+        out, listed = np.append(catalogue.rows(exclude), row), catalogue.listed(row)
         # One more than wanted tells whether there is a next page.
-        found = catalogue.search(catalogue.vectors(np.array([row])), stop + 1, exclude=out, wanted=wanted)
-        together = set(catalogue.neighbors(row)[0].tolist())
-        items = _items(catalogue, found.rows_QK[0, offset:stop], found.scores_QK[0, offset:stop], together)
+        found = catalogue.search(
+            catalogue.vectors(np.array([row])),
+            stop + 1,
+            exclude=out,
+            wanted=wanted,
+            listed=listed and listed.nearest,
+        )
+        rows_K, scores_K = found.rows_QK[0, offset:stop], found.scores_QK[0, offset:stop]
+        items = _items(catalogue, rows_K, scores_K, _together(catalogue, row, rows_K, listed))
         more = stop < MAX_DEPTH and bool(found.rows_QK[0, stop] >= 0)
     return Page(catalogue.release.id, items, stop if more else None)
 
@@ -64,10 +71,20 @@ def related_batch(
     vectors_QD = np.stack([_vector(catalogue, queries[q], rows[q]) for q in known])
     found = catalogue.search(vectors_QD, limit + 1)
     for q, rows_K, scores_K in zip(known, found.rows_QK, found.scores_QK, strict=True):
-        together = set(catalogue.neighbors(rows[q])[0].tolist()) if rows[q] >= 0 else set()
-        others = rows_K != rows[q]
-        answers[q] = _items(catalogue, rows_K[others], scores_K[others], together)[:limit]
+        others = np.flatnonzero((rows_K != rows[q]) & (rows_K >= 0))[:limit]
+        rows_L, scores_L = rows_K[others], scores_K[others]
+        together = set[int]()
+        if rows[q] >= 0:
+            together = _together(catalogue, rows[q], rows_L, catalogue.listed(rows[q]))
+        answers[q] = _items(catalogue, rows_L, scores_L, together)
     return answers
+
+
+def _together(catalogue: Catalogue, row: int, rows_K: npt.NDArray[np.int64], listed: Listed | None) -> set[int]:
+    """Rows that people save together with a pin: as listed, or for others than those on the list by walks as of now."""
+    if listed is not None and set(listed.nearest.rows_QK[0].tolist()).issuperset(rows_K.tolist()):
+        return set(listed.together.tolist())
+    return set(catalogue.neighbors(row)[0].tolist())
 
 
 def _vector(catalogue: Catalogue, query: str | PinContentIn, row: int) -> npt.NDArray[np.float32]:
