@@ -61,13 +61,27 @@ def _async_client(source: Source, connect_timeout: float, timeout: float, *, ret
         socket_connect_timeout=connect_timeout,
         retry=AsyncRetry(NoBackoff(), retries),
     )
-    pool.connection_class = type("Connection", (_SaysThatItIsClosed, pool.connection_class), {})
+    pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})  # a count for each client
     return redis_async.Redis.from_pool(pool)
 
 
-class _SaysThatItIsClosed:
-    """uvloop raises RuntimeError where somebody writes to a connection that the other side has reset. redis-py lets go
-    of it then, but takes the error for a fault of the program."""
+def num_connects(client: redis_async.Redis) -> int:
+    """How often a client of ours has connected: as long as it is the same, so is the server."""
+    kind: Any = client.connection_pool.connection_class
+    count: int = kind.num_connects
+    return count
+
+
+class _Connection:
+    """Counts, and says that it is closed: uvloop raises RuntimeError where somebody writes to a connection that the
+    other side has reset; redis-py lets go of it then, but takes the error for a fault of the program."""
+
+    num_connects = 0
+
+    async def _connect(self) -> None:
+        parent: Any = super()
+        await parent._connect()
+        type(self).num_connects += 1
 
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         parent: Any = super()

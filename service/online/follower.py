@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from model import keyspace
 from model.changes import Change, unpack_entry
 from model.codecs import DamagedBytes
+from model.redis_clients import num_connects
 from service.live.failures import StoreUnavailable
 from service.online.store import Store
 
@@ -58,6 +59,7 @@ class Follower:
     def __init__(self, store: Store, client: Redis, target: Target) -> None:
         self._store, self._client, self._target = store, client, target
         self._life: Life | None = None
+        self._server, self._connects = "", 0
         self._entered = False
         self.last_seq: int | None = None
         self.last_contact: float | None = None
@@ -106,12 +108,14 @@ class Follower:
 
     async def _state(self) -> tuple[Life, int]:
         """Which life of which server this is, and the number of the last change."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.mget(keyspace.EPOCH, keyspace.SEQ)
-            pipe.info("server")
-            (epoch, last), server = await pipe.execute()
+        found: Any = await self._client.mget(keyspace.EPOCH, keyspace.SEQ)
+        epoch, last = found
+        connects = num_connects(self._client)
+        if connects != self._connects:  # over one connection it is always the same server
+            server = await self._client.info("server")
+            self._server, self._connects = server["run_id"], connects
         self._store.taken(int(last or 0))
-        return (epoch, server["run_id"]), int(last or 0)
+        return (epoch, self._server), int(last or 0)
 
     async def _newest(self) -> int:
         """The number of the last entry of the stream."""
