@@ -14,6 +14,7 @@ of mapped files that the system may take back at any time, and what is the proce
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from walks import processor
@@ -50,6 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--set", nargs="*", default=[], help="more settings, section.key=value")
     parser.add_argument("--folder", type=Path, help="where to work, on a disk with room; a temporary one if not given")
     parser.add_argument("--out", type=Path, help="JSON file to put the runs into, beside those of other sizes")
+    parser.add_argument("--keep", action="store_true", help="leave what was written in the folder, as pins-SIZE")
     parser.add_argument("--small", action="store_true", help="1,000 and 2,000 pins, a narrow network")
     options = parser.parse_args()
     if options.small:
@@ -58,10 +61,21 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def measure(options: argparse.Namespace, num_pins: int) -> dict[str, object]:
-    """All stages at one size; what they wrote is removed at the end."""
+@contextlib.contextmanager
+def workplace(options: argparse.Namespace, num_pins: int) -> Iterator[Path]:
+    """A folder for one size; gone afterwards unless it is to be kept."""
+    if options.keep:
+        folder = (options.folder or Path()) / f"pins-{num_pins}"
+        folder.mkdir(parents=True)
+        yield folder
+        return
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
+        yield Path(name)
+
+
+def measure(options: argparse.Namespace, num_pins: int) -> dict[str, object]:
+    """All stages at one size."""
+    with workplace(options, num_pins) as folder:
         world, run, home = folder / "world", folder / "run", folder / "home"
         settings = [f"train.epochs={options.epochs}", "train.max_minutes=100000", *options.set]
         assignments = [word for assignment in settings for word in ("--set", assignment)]

@@ -36,7 +36,8 @@ from model.exact import exact_neighbors
 from model.release import current, open_release
 
 HOST = "127.0.0.1"
-SAMPLE = 500  # pins that are asked about
+SAMPLE = 500  # pins whose answers are compared, and whose contents are put
+ASKED = 5_000  # pins that are asked about: their lists hold most of 100,000
 
 
 def main() -> None:
@@ -79,11 +80,12 @@ def measure(options: argparse.Namespace, releases: Path, one: Server, two: Serve
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(release.pin_ids), min(SAMPLE, len(release.pin_ids)), replace=False))
     ids = [release.pin_ids.id_of(row) for row in rows]
+    asked = rng.choice(len(release.pin_ids), min(ASKED, len(release.pin_ids)), replace=False).tolist()
     with httpx.Client(base_url=one.url, timeout=60) as http:
         contents = [http.get(f"/v1/pins/{pin}").json() for pin in ids]
         found = recall(http, release, rows)
         show(f"{len(release.pin_ids):,} pins, {release.manifest.embed_dim} dimensions", f"recall@20 {found:.4f}")
-        reads = [get(f"/v1/pins/{pin}/related") for pin in ids]
+        reads = [get(f"/v1/pins/{release.pin_ids.id_of(row)}/related") for row in asked]
         puts = [put(number, contents) for number in range(int(options.writes * options.seconds) + 1)]
         peak = throughputs(options, one, reads)
         beside = load(
@@ -173,7 +175,8 @@ def put_and_find(http: httpx.Client, contents: list[dict], count: int) -> dict[s
         same = {name: content[name] for name in ("title", "annotations", "boards") if name in content}
         near = http.post("/v1/related", json={"queries": [same], "limit": 100}).json()["results"][0]["items"]
         own = http.get(f"/v1/pins/found-{number}/related").json()["items"]
-        found += f"found-{number}" in [item["pin_id"] for item in near] and bool(own)
+        is_near = f"found-{number}" in [item["pin_id"] for item in near] or near[-1]["score"] > 1 - 1e-6  # its doubles
+        found += is_near and bool(own)
     median, tail = np.quantile(times, [0.5, 0.99])
     show("put, one after the other", f"{median:9.2f} ms median{tail:9.2f} ms p99; found at once {found:,} of {count:,}")
     return {"put_ms": {"p50": round(median, 2), "p99": round(tail, 2)}, "found": found, "put": count}

@@ -102,7 +102,9 @@ class Follower:
         if not numbers and last > self._target.position() and await self._newest() < last:
             return False
         if numbers:
-            await self._target.apply(self._decode(entries), numbers[-1])
+            reached = self._target.position()
+            new = [entry for entry, number in zip(entries, numbers, strict=True) if number > reached]
+            await self._target.apply(self._decode(new), numbers[-1])
         self._touch(last)
         return True
 
