@@ -18,7 +18,7 @@ from model.ids import IdTable
 
 NAME_BYTES = 200  # of an id in a list and a dict, beside its letters
 RECORD_BYTES = 1_000  # of a record, beside its texts
-CARDS = 50_000  # of the release's pins, kept for the next list: some 25 MB
+CARDS = 50_000  # of the release's pins, whose ids and texts are kept for the next list: some 30 MB
 TEXTS = ("title", "description", "image_url", "category", "language", "created_at")
 
 
@@ -27,6 +27,7 @@ class Names:
 
     def __init__(self, base: IdTable) -> None:
         self._base = base
+        self._base_name = lru_cache(CARDS)(base.id_of)
         self._num_base = len(base)
         self._rows: dict[str, int] = {}
         self._ids: list[str] = []
@@ -39,7 +40,7 @@ class Names:
 
     def name(self, row: int) -> str:
         """The id of a row."""
-        return self._base.id_of(row) if row < self._num_base else self._ids[row - self._num_base]
+        return self._base_name(row) if row < self._num_base else self._ids[row - self._num_base]
 
     def add(self, name: str, row: int) -> None:
         """Name the next row."""
