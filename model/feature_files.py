@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from model.errors import ReleaseError
 from model.feature_groups import DegreeScale, Group, PooledTable, PopularityScale, VisualScale
+from model.files import writing
 
 ENCODER_FORMAT = 3
 TABLES = ("text", "annotations", "boards")
@@ -40,7 +41,9 @@ def save_groups(folder: Path, vocabulary: Mapping[str, int], groups: Mapping[str
     boards = arrays.pop("boards.table", None)
     if boards is not None:
         np.save(folder / "boards.npy", boards)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "encoder.safetensors")
+    path = folder / "encoder.safetensors"
+    with writing(path):
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
 
 
 def load_groups(folder: Path) -> tuple[dict[str, int], dict[str, Group]]:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
 
 ASIDE = ".tmp-"  # what unfinished files and folders are called; anybody may remove them
 
@@ -27,6 +35,32 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         aside.unlink(missing_ok=True)
     fsync(path.parent)
+
+
+def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new .npy file, mapped to be filled.
+
+    Its room on the disk is taken at once: where there is none that is an OSError naming the file, while writing to a
+    page for which there is no room kills the process.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot say
+                path.unlink()
+                raise OSError(error.errno, error.strerror, str(path)) from None
+    return array
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong in safetensors while it writes a file is an OSError naming the file, as elsewhere."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
 
 
 def fsync(path: Path) -> None:

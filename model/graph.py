@@ -21,6 +21,7 @@ import numpy.typing as npt
 from numba import njit
 
 from model.errors import ReleaseError, UserError
+from model.files import create_array
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -240,7 +241,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _create(folder: Path, name: str, size: int) -> Ints:
-    array: Ints = np.lib.format.open_memmap(_file(folder, name), mode="w+", dtype=np.int32, shape=(size,))
+    array: Ints = create_array(_file(folder, name), np.int32, (size,))
     return array.view(np.ndarray)  # the kernels take plain arrays; the view keeps the file mapped
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.config import NetworkConfig, Pooling
+from model.files import writing
 from model.inference import read_network_config, write_network_config
 from model.layers import Dropout, largest, weighted_sum
 
@@ -122,7 +123,8 @@ def save_network(folder: Path, network: PinSage) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.detach().float().cpu().contiguous() for name, w in network.state_dict().items()}
     aside = folder / "weights.safetensors.tmp"
-    save_file(weights, aside)
+    with writing(aside):
+        save_file(weights, aside)
     write_network_config(folder / "network.json", network.config)
     aside.replace(folder / "weights.safetensors")
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from model.config import WalkConfig
 from model.errors import ReleaseError
 from model.exact import Neighbors, Vectors
+from model.files import create_array
 from model.graph import BipartiteGraph
 from model.index import AnnIndex
 from model.walks import importance_neighbors
@@ -72,10 +73,7 @@ def write_related_lists(
     """
     folder.mkdir(parents=True)
     num_pins = len(vectors_PD)
-    arrays = {
-        name: np.lib.format.open_memmap(_file(folder, name), mode="w+", dtype=dtype, shape=(num_pins, LENGTH))
-        for name, dtype in TYPES.items()
-    }
+    arrays = {name: create_array(_file(folder, name), dtype, (num_pins, LENGTH)) for name, dtype in TYPES.items()}
     index = index.with_ef(max(EF, index.params.ef))
     for start in range(0, num_pins, CHUNK):
         rows_C = np.arange(start, min(start + CHUNK, num_pins))

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from model.config import WalkConfig
 from model.errors import UserError
+from model.files import create_array
 from model.graph import BipartiteGraph
 from model.walk_kernels import Side, fill_neighborhoods
 
@@ -83,8 +84,8 @@ def build_neighborhoods(
     `progress` is called from the caller's thread with the number of pins finished since the last call.
     """
     shape = (graph.num_pins, config.num_neighbors)
-    ids_PT = np.lib.format.open_memmap(ids_path, mode="w+", dtype=np.int32, shape=shape)
-    weights_PT = np.lib.format.open_memmap(weights_path, mode="w+", dtype=np.float32, shape=shape)
+    ids_PT = create_array(ids_path, np.int32, shape)
+    weights_PT = create_array(weights_path, np.float32, shape)
     pins, boards = _sides(graph)
     found = Neighborhoods(ids_PT.view(np.ndarray), weights_PT.view(np.ndarray))
 

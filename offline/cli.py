@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ from offline.progress import show_progress
 
 if TYPE_CHECKING:
     from offline.stages import Runner
+
+LITTLE_ROOM = 1 << 20  # bytes free on a disk that is full
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +73,15 @@ def main() -> None:
             raise
         _fail(UserError(f"{error.name} is not installed; this command needs: pip install 'pinsage[train]'"), 2)
     except OSError as error:
-        _fail(PinsageError(f"{error.filename or 'input or output'}: {error.strerror or error}"), 1)
+        _fail(PinsageError(f"{error.filename or _full_place() or 'input or output'}: {error.strerror or error}"), 1)
+
+
+def _full_place() -> str | None:
+    """Which path of the command line has no room left: an error of writing does not say."""
+    for path in filter(os.path.exists, sys.argv[1:]):
+        if shutil.disk_usage(path).free < LITTLE_ROOM:
+            return path
+    return None
 
 
 def _fail(error: PinsageError, code: int) -> None:

@@ -93,14 +93,12 @@ def test_rows_of_an_array_read_like_a_smaller_array() -> None:
     np.testing.assert_array_equal(RowsOf(some, np.array([2]))[:], FEATURES[[3]])
 
 
-def test_pairs_and_columns_of_a_part_are_those_of_its_rows() -> None:
-    rows = np.array([3, 0, 4])
+def test_pairs_inside_a_part_are_rows_of_the_part() -> None:
     place_P = np.array([1, -1, -1, 0, 2])
     graph = BipartiteGraph.from_edges([0, 1], [0, 0], num_pins=3, num_boards=1)
     nobody = Neighborhoods(np.empty((3, 0), np.int32), np.empty((3, 0), np.float32))
-    part = TrainingInputs(np.empty((0, 2), np.int32), RowsOf(FEATURES, rows), nobody, graph, place_P)
+    part = TrainingInputs(np.empty((0, 2), np.int32), FEATURES[[3, 0, 4]], nobody, graph, place_P)
     assert part.inside(np.array([[0, 3], [3, 1], [4, 0]])).tolist() == [[1, 0], [2, 1]]
-    np.testing.assert_array_equal(part.columns(1), FEATURES[rows][:, 1:])
 
 
 def test_a_part_teaches_the_whole(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +31,6 @@ Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
 
 BLOCK = 1024
-
-
-class Rows(Protocol):
-    """An array (P, F), or what reads its rows from somewhere."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice) -> Array: ...
 
 
 def embed_run(run: RunFolder, *, chunk: int, num_threads: int, progress: Progress) -> None:
@@ -66,7 +58,7 @@ def embed_run(run: RunFolder, *, chunk: int, num_threads: int, progress: Progres
 
 def embed_all(
     inference: Inference,
-    features_PF: Rows,
+    features_PF: Array,
     neighborhoods: Neighborhoods,
     *,
     messages_path: Callable[[int], Path],
@@ -102,7 +94,7 @@ class _Bulk:
     def __init__(
         self,
         inference: Inference,
-        features_PF: Rows,
+        features_PF: Array,
         neighborhoods: Neighborhoods,
         messages_path: Callable[[int], Path],
         vectors_path: Path,

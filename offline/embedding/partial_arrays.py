@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from model.files import create_array
 from offline.run_folder import fingerprint
 
 Array = npt.NDArray[Any]
@@ -156,10 +157,7 @@ def _aside(path: Path) -> Path:
 
 def _create(path: Path, num_rows: int, column: Column) -> Array:
     shape = (num_rows, column.width)
-    array: Array = np.lib.format.open_memmap(path, mode="w+", dtype=column.dtype, shape=shape)
-    with path.open("r+b") as file:  # a full disk is an error here, but a SIGBUS when a page of a sparse file is written
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
+    return create_array(path, column.dtype, shape)
 
 
 def _open(path: Path) -> Array:

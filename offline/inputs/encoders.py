@@ -19,6 +19,7 @@ from sklearn.utils.extmath import randomized_svd
 from model.errors import DatasetError
 from model.feature_groups import DegreeScale, Floats, Ints, PooledTable, PopularityScale, VisualScale
 from model.features import FeatureEncoder, PinContent
+from model.files import create_array
 from model.graph import BipartiteGraph
 from model.halves import finite_rows, to_halves
 from model.text import tokenize
@@ -105,7 +106,7 @@ def encode_all(
     `progress` is called with the number of pins encoded since its last call.
     """
     shape = (pins.height, encoder.num_features)
-    x_PF = np.lib.format.open_memmap(out_path, mode="w+", dtype=np.float16, shape=shape)
+    x_PF = create_array(out_path, np.float16, shape)
     visual_PV = visual_PV if encoder.visual is not None else None
 
     def encode(start: int) -> int:

@@ -21,6 +21,7 @@ from model.config import WalkConfig
 from model.errors import DatasetError
 from model.feature_groups import Floats
 from model.features import FeatureEncoder
+from model.files import create_array
 from model.graph import BipartiteGraph, build_graph
 from model.walks import build_neighborhoods
 from offline.data.dataset import Dataset
@@ -222,7 +223,7 @@ def _write_visual(source: Source, run: RunFolder) -> Floats | None:
         return None
     rows_P = np.flatnonzero(source.warm_P)
     shape = (len(rows_P), visual.shape[1])
-    visual_PV = np.lib.format.open_memmap(run.visual, mode="w+", dtype=np.float32, shape=shape)
+    visual_PV = create_array(run.visual, np.float32, shape)
     for start in range(0, len(rows_P), TABLE_BATCH):
         visual_PV[start : start + TABLE_BATCH] = visual[rows_P[start : start + TABLE_BATCH]]
     visual_PV.flush()

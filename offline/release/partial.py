@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from model.cold_neighbors import nearest_as_neighbors
 from model.exact import Neighbors
+from model.files import create_array
 from model.graph import BipartiteGraph, build_graph
 from model.halves import to_floats, to_halves
 from model.inference import Inference, pool_messages
@@ -106,7 +107,7 @@ class _Arrays:
 
 def _moved(path: Path, old: NDArray[Any], old_N: NDArray[np.int64]) -> Any:
     """A new file of the same type with the old rows at their new places, and zeros for new pins."""
-    new = np.lib.format.open_memmap(path, mode="w+", dtype=old.dtype, shape=(len(old_N), old.shape[1]))
+    new = create_array(path, old.dtype, (len(old_N), old.shape[1]))
     for start in range(0, len(old_N), COPY_CHUNK):
         part = old_N[start : start + COPY_CHUNK]
         known = np.flatnonzero(part >= 0)

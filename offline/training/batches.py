@@ -29,7 +29,6 @@ from offline.training.negatives import (
     num_hard_negatives,
     target_chances,
 )
-from offline.training.subgraph import RowsOf
 from offline.training.team import Team
 
 Array = npt.NDArray[Any]
@@ -73,7 +72,7 @@ class BatchProducer:
     def __init__(
         self,
         pairs_N2: Array,
-        features_PF: Array | RowsOf,
+        features_PF: Array,
         neighborhoods: Neighborhoods,
         graph: BipartiteGraph,
         config: TrainSection,

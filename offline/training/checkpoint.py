@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.errors import PinsageError
+from model.files import writing
 
 CHECKPOINT_FORMAT = 1
 
@@ -46,7 +47,8 @@ def save_checkpoint(
     metadata = {"format": str(CHECKPOINT_FORMAT), "progress": json.dumps(asdict(progress))}
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
-    save_file(whole, aside, metadata=metadata)
+    with writing(aside):
+        save_file(whole, aside, metadata=metadata)
     os.replace(aside, path)
 
 

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from model.halves import floats_of
 from model.inference import unit_rows
 from offline.training.prior import MOST_PAIRS, Setting, popularity, ranks_with, validation_score
-from offline.training.subgraph import RowsOf
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +41,7 @@ class LinearStart:
 
 
 def choose_start(
-    features_PF: Array | RowsOf,
+    features_PF: Array,
     num_inputs: int,
     prior_P2: Array | None,
     groups: Mapping[str, slice],

@@ -2,7 +2,8 @@
 
 What is learned has no parameter of a single pin, so a part of the graph can teach it. Inside, rows are counted anew:
 neighbourhoods are walked on the part alone, negatives come from its pins, and pairs that reach outside are dropped.
-Validation looks at the part, too: to embed ten million pins after each epoch would take longer than the epochs.
+Its features are copied: minibatches read rows in random order, and what is read must fit into memory. Validation looks
+at the part, too: to embed ten million pins after each epoch would take longer than the epochs.
 
 Letters: P pins of the whole graph, S pins of the part, B boards, E edges, N pairs, T neighbours, F features.
 """
@@ -17,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import UserError
+from model.files import create_array
 from model.graph import BipartiteGraph
-from model.halves import floats_of
 from model.walks import Neighborhoods, build_neighborhoods
 from offline.config import RunConfig
 from offline.run_folder import RunFolder
@@ -28,29 +29,15 @@ Array = npt.NDArray[Any]
 CHUNK = 65_536  # rows read at a time
 
 
-class RowsOf:
-    """Some rows of a large array, read when they are asked for; reads like the array of just those rows."""
-
-    def __init__(self, array_PF: Array | RowsOf, rows_S: Array) -> None:
-        self._array_PF, self._rows_S = array_PF, rows_S
-
-    def __len__(self) -> int:
-        return len(self._rows_S)
-
-    def __getitem__(self, which: Any) -> Array:
-        rows: Array = self._array_PF[self._rows_S[which]]
-        return rows
-
-
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What is trained and validated on: labelled pairs (N, 2), features (rows), neighbourhoods and the graph.
+    """What is trained and validated on: labelled pairs (N, 2), features, neighbourhoods and the graph.
 
     place_P  for every pin of the catalogue its row here, -1 where it is left out; None where all are here
     """
 
     pairs_N2: Array
-    features: Array | RowsOf
+    features_PF: Array
     neighborhoods: Neighborhoods
     graph: BipartiteGraph
     place_P: Array | None = None
@@ -61,11 +48,6 @@ class TrainingInputs:
             return pairs_N2
         places_N2: Array = self.place_P[pairs_N2]
         return places_N2[(places_N2 >= 0).all(axis=1)]
-
-    def columns(self, first: int) -> Array:
-        """All rows' features from one column on, (P, C) float32."""
-        parts = (self.features[start : start + CHUNK][:, first:] for start in range(0, len(self.features), CHUNK))
-        return np.concatenate([floats_of(part) for part in parts])
 
 
 def training_inputs(
@@ -79,7 +61,7 @@ def training_inputs(
 ) -> TrainingInputs:
     """What a prepared run is trained on: everything, or what `train.board_share` of the boards touches.
 
-    folder  of the run's train folder, for the part's neighbourhoods; each process that trains needs its own
+    folder  of the run's train folder, for the part's arrays; each process that trains needs its own
 
     Raises UserError where there are no labelled pairs, or none of them is left.
     """
@@ -112,7 +94,16 @@ def _restrict(
         weights_path=folder / "neighbors_weights.npy",
         num_threads=num_threads,
     )
-    return TrainingInputs(pairs_N2, RowsOf(whole.features, pins_S), neighborhoods, part, place_P)
+    features_SF = _copy_rows(whole.features_PF, pins_S, folder / "features.npy")
+    return TrainingInputs(pairs_N2, features_SF, neighborhoods, part, place_P)
+
+
+def _copy_rows(features_PF: Array, rows_S: Array, path: Path) -> Array:
+    """A file of just these rows, ascending, mapped."""
+    features_SF = create_array(path, features_PF.dtype, (len(rows_S), features_PF.shape[1]))
+    for start in range(0, len(rows_S), CHUNK):
+        features_SF[start : start + CHUNK] = features_PF[rows_S[start : start + CHUNK]]
+    return features_SF
 
 
 def choose_boards(num_boards: int, share: float, seed: int) -> Array:

@@ -23,6 +23,7 @@ from torch import Tensor
 from model.config import NetworkConfig
 from model.errors import PinsageError
 from model.features import FeatureEncoder, PinContent
+from model.halves import floats_of
 from model.inference import MOST_POPULAR, Inference, add_prior
 from model.network import PinSage, save_network
 from model.walks import Neighborhoods
@@ -116,7 +117,7 @@ class Trainer:
             return progress, self._weights()
         report(f"choosing the linear start; {self._board_pairs:.0%} of the pairs will come from boards", 0.0)
         start = choose_start(
-            self._inputs.features,
+            self._inputs.features_PF,
             network.config.num_inputs,
             self._prior_P2 if network.prior is not None and self._config.train.prior else None,
             self._directions,
@@ -190,7 +191,7 @@ class Trainer:
         inference = Inference(network.config, weights)
         embed_all(
             inference,
-            self._inputs.features,
+            self._inputs.features_PF,
             self._inputs.neighborhoods,
             messages_path=lambda layer: folder / f"messages_{layer}.npy",
             vectors_path=folder / "vectors.npy",
@@ -210,7 +211,7 @@ class Trainer:
     @cached_property
     def _prior_P2(self) -> Array:
         """What the popularity prior reads."""
-        return self._inputs.columns(self._trained.network.config.num_inputs)
+        return floats_of(self._inputs.features_PF[:, self._trained.network.config.num_inputs :])
 
     def _choose_valid_pairs(self) -> Array:
         """The validation pairs; where there are none, a tenth of the training pairs is looked at instead."""
@@ -232,7 +233,7 @@ class Trainer:
     def _make_producer(self, encoder: FeatureEncoder) -> BatchProducer:
         return BatchProducer(
             self._inputs.pairs_N2,
-            self._inputs.features,
+            self._inputs.features_PF,
             self._inputs.neighborhoods,
             self._inputs.graph,
             self._config.train,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from model.errors import UserError
+from model.files import create_array
 from offline.data.dataset_writer import ImportSummary, TableWriters, arrow_schema, staged_folder
 from offline.world.images import NUM_DICE, draw_picture, simulated_vectors, visual_vectors
 from offline.world.people import CHUNK_USERS, TEST_USERS, Boards, Engagements, fill_boards, hold_sessions, num_people
@@ -100,7 +101,7 @@ def _write_pins(world: World, writers: TableWriters, seed: int, images: bool) ->
 
 def _write_visual(world: World, folder: Path, seed: int, dim: int, images: bool, report: Report) -> None:
     shape = (world.num_pins, dim)
-    vectors_PD = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=shape)
+    vectors_PD = create_array(folder / "features.npy", np.float32, shape)
     what = "draw pictures" if images else "simulate visual vectors"
     if images:
         (folder / "images").mkdir()
