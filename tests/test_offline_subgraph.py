@@ -15,7 +15,7 @@ from offline.config import RunConfig, load_config
 from offline.evaluation.ranking import TIE, Method, cosine_scorer, related_ranks
 from offline.run_folder import RunFolder
 from offline.stages import run_stages
-from offline.training.subgraph import RowsOf, TrainingInputs, choose_boards, part_of, training_inputs
+from offline.training.subgraph import TrainingInputs, choose_boards, part_of, training_inputs
 
 # Pins 0 to 6. Board 0: 0 1 2. Board 1: 2 3. Board 2: 4 5. Board 3: 1 5. Pin 6 is on none.
 BOARDS = [[0, 1, 2], [2, 3], [4, 5], [1, 5]]
@@ -59,7 +59,7 @@ def test_boards_are_drawn_by_their_share() -> None:
 def test_everything_is_taken_where_no_share_is_set(tmp_path: Path) -> None:
     inputs = inputs_of(make_run(tmp_path, [(0, 3), (6, 5)]), load_config())
     assert inputs.pairs_N2.tolist() == [[0, 3], [6, 5]]
-    assert inputs.features is FEATURES
+    assert inputs.features_PF is FEATURES
     assert inputs.neighborhoods is WHOLE
 
 
@@ -68,8 +68,8 @@ def test_rows_are_counted_anew_and_pairs_outside_are_dropped(tmp_path: Path) -> 
     run = make_run(tmp_path, [(0, 3), (0, 5), (6, 1), (4, 2)])
     inputs = inputs_of(run, config_drawing({0, 2}))
     assert inputs.pairs_N2.tolist() == [[0, 4], [3, 2]]
-    assert len(inputs.features) == 5
-    assert inputs.features[np.array([3, 0])].tolist() == [[8, 9], [0, 1]]  # pins 4 and 0
+    assert len(inputs.features_PF) == 5
+    assert inputs.features_PF[np.array([3, 0])].tolist() == [[8, 9], [0, 1]]  # pins 4 and 0
 
 
 def test_walks_stay_on_the_part(tmp_path: Path) -> None:
@@ -83,14 +83,6 @@ def test_nothing_left_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     run = make_run(tmp_path, [(0, 3), (6, 5)])
     with pytest.raises(UserError, match=r"board_share = 0\.5: none of the 2 training pairs .* take a larger share"):
         inputs_of(run, config_drawing({0, 2}))
-
-
-def test_rows_of_an_array_read_like_a_smaller_array() -> None:
-    rows = np.array([5, 1, 3])
-    some = RowsOf(FEATURES, rows)
-    assert len(some) == 3
-    np.testing.assert_array_equal(some[np.array([[2, 0], [1, 1]])], FEATURES[rows][[[2, 0], [1, 1]]])
-    np.testing.assert_array_equal(RowsOf(some, np.array([2]))[:], FEATURES[[3]])
 
 
 def test_pairs_inside_a_part_are_rows_of_the_part() -> None:
