@@ -173,6 +173,19 @@ def test_words_of_any_script_are_found_in_the_release(tmp_path: Path) -> None:
     assert [item.pin_id for item in search_text(catalogue, "звез", 5)] == ["p4"]
 
 
+def test_where_all_others_are_deleted_lists_are_empty_and_a_new_pin_is_found(release: Release) -> None:
+    catalogue = Catalogue(release, max_live_pins=1_000)
+    for row in range(1, 300):
+        catalogue.apply(PinRecord(f"p{row}", deleted=True))
+    page = related(catalogue, "p0", limit=20)
+    assert (page.items, page.next_offset) == ([], None)
+    assert related_batch(catalogue, ["p0", "p1"], limit=5) == [[], None]
+    catalogue.apply(PinRecord("new", title=" ".join(words_of(2))))
+    assert [item.pin_id for item in related(catalogue, "p0", limit=20).items] == ["new"]
+    catalogue.apply(PinRecord("p0", deleted=True))
+    assert related(catalogue, "new", limit=20).items == []
+
+
 def test_words_of_replaced_and_deleted_pins_find_nothing(catalogue: Catalogue, release: Release) -> None:
     title = release.pins["title"][0].as_py()
     assert "p0" in {item.pin_id for item in search_text(catalogue, title, 300)}
