@@ -34,7 +34,7 @@ def make_run(path: Path, pairs: list[tuple[int, int]]) -> RunFolder:
 
 
 def inputs_of(run: RunFolder, config: RunConfig) -> TrainingInputs:
-    return training_inputs(run, config, FEATURES, WHOLE, num_threads=1)
+    return training_inputs(run, config, FEATURES, WHOLE, num_threads=1, folder=run.train / "part")
 
 
 def config_drawing(boards: set[int]) -> RunConfig:

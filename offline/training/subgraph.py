@@ -57,11 +57,11 @@ def training_inputs(
     neighborhoods: Neighborhoods,
     *,
     num_threads: int,
-    folder: str = "subgraph",
+    folder: Path,
 ) -> TrainingInputs:
     """What a prepared run is trained on: everything, or what `train.board_share` of the boards touches.
 
-    folder  of the run's train folder, for the part's arrays; each process that trains needs its own
+    folder  for the part's arrays; each process that trains needs its own
 
     Raises UserError where there are no labelled pairs, or none of them is left.
     """
@@ -69,12 +69,10 @@ def training_inputs(
     if not len(pairs_N2):
         raise UserError(f"{run.pairs('train')}: no labelled pairs to train on")
     whole = TrainingInputs(pairs_N2, features_PF, neighborhoods, BipartiteGraph.load(run.graph))
-    return whole if config.train.board_share == 1 else _restrict(whole, run, config, num_threads, run.train / folder)
+    return whole if config.train.board_share == 1 else _restrict(whole, config, num_threads, folder)
 
 
-def _restrict(
-    whole: TrainingInputs, run: RunFolder, config: RunConfig, num_threads: int, folder: Path
-) -> TrainingInputs:
+def _restrict(whole: TrainingInputs, config: RunConfig, num_threads: int, folder: Path) -> TrainingInputs:
     share = config.train.board_share
     pins_S, part = part_of(whole.graph, choose_boards(whole.graph.num_boards, share, config.seed))
     place_P = np.full(whole.graph.num_pins, -1, np.int32)

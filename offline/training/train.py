@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -50,13 +51,14 @@ class Trainer:
 
     def __init__(self, run: RunFolder, config: RunConfig, *, num_threads: int, team: Team | None = None) -> None:
         self._run, self._config, self._num_threads, self._team = run, config, num_threads, team or alone()
+        self._part = run.train / f"subgraph_{self._team.rank}"
         self._inputs = training_inputs(
             run,
             config,
             np.load(run.features, mmap_mode="r"),
             Neighborhoods(np.load(run.neighbor_ids, mmap_mode="r"), np.load(run.neighbor_weights, mmap_mode="r")),
             num_threads=num_threads,
-            folder=f"subgraph_{self._team.rank}",
+            folder=self._part,
         )
         self._valid_N2 = self._choose_valid_pairs()
         torch.set_num_threads(num_threads)
@@ -108,6 +110,7 @@ class Trainer:
         if self._team.leads:
             self._trained.load_state_dict(best)
             save_network(self._run.train, self._trained.network)
+        shutil.rmtree(self._part, ignore_errors=True)
         return progress
 
     def _start(self, inputs: str, report: Report) -> tuple[Progress, dict[str, Tensor]]:

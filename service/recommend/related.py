@@ -41,15 +41,11 @@ def related(
     stop = min(offset + limit, MAX_DEPTH)
     items, more = list[Item](), False
     if offset < stop:
-        out, listed = np.append(catalogue.rows(exclude), row), catalogue.listed(row)
+        out, vector_1D = np.append(catalogue.rows(exclude), row), catalogue.vectors(np.array([row]))
+        listed = catalogue.listed(row)  # after its vector, which is the release's then
+        nearest = None if listed is None else listed.nearest
         # One more than wanted tells whether there is a next page.
-        found = catalogue.search(
-            catalogue.vectors(np.array([row])),
-            stop + 1,
-            exclude=out,
-            wanted=wanted,
-            listed=listed and listed.nearest,
-        )
+        found = catalogue.search(vector_1D, stop + 1, exclude=out, wanted=wanted, listed=nearest)
         rows_K, scores_K = found.rows_QK[0, offset:stop], found.scores_QK[0, offset:stop]
         items = _items(catalogue, rows_K, scores_K, _together(catalogue, row, rows_K, listed))
         more = stop < MAX_DEPTH and bool(found.rows_QK[0, stop] >= 0)
