@@ -106,12 +106,12 @@ class Facets:
         return passed_N
 
     def passes_live(self, wanted: Filter, codes_S2: Ints) -> Bools:
-        """Which slots a filter lets through; columns: category, language."""
-        passed_S = np.ones(len(codes_S2), bool)
+        """Which slots, in an array of any shape, a filter lets through; columns: category, language."""
+        passed_S = np.ones(codes_S2.shape[:-1], bool)
         for column, value in enumerate((wanted.category, wanted.language)):
             if value is not None:
                 code = (self._category, self._language)[column].known_code(value)
-                passed_S &= False if code is None else codes_S2[:, column] == code
+                passed_S &= False if code is None else codes_S2[..., column] == code
         return passed_S
 
     def _match(self, facet: Facet, value: str) -> Bools:
