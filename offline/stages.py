@@ -180,10 +180,12 @@ def _embed(dataset: Path, run: RunFolder, config: RunConfig, reuse: Reuse | None
 def _check_embeddings(run: RunFolder) -> None:
     import numpy as np
 
+    from model.inference import read_network_config
     from offline.embedding.collapse import check_collapse
 
     try:
-        check_collapse(np.load(run.embeddings, mmap_mode="r"))
+        num_prior = read_network_config(run.network).num_prior
+        check_collapse(np.load(run.embeddings, mmap_mode="r"), num_prior=num_prior)
     except PinsageError as error:
         raise PinsageError(f"{run.path}: {error}") from error
 

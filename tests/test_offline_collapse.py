@@ -84,3 +84,13 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     broken[7] = np.nan
     with pytest.raises(PinsageError, match="not finite"):
         check_collapse(broken)
+
+
+def test_a_prior_that_all_share_is_no_collapse_and_hides_none() -> None:
+    shared = np.full((len(SPREAD), 1), 0.97)
+    check_collapse(np.concatenate([SPREAD * (1 - 0.97**2) ** 0.5, shared], axis=1), num_prior=2)
+    alike = np.repeat(np.array([[0.6, 0.8]]), 1000, axis=0) + np.random.default_rng(1).normal(0, 1e-3, (1000, 2))
+    alike /= np.linalg.norm(alike, axis=1, keepdims=True)
+    popular = np.random.default_rng(2).uniform(0, 0.9, (1000, 1))
+    with pytest.raises(PinsageError, match="collapsed"):
+        check_collapse(np.concatenate([alike * (1 - popular**2) ** 0.5, popular], axis=1), num_prior=2)

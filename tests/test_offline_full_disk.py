@@ -33,7 +33,9 @@ def settings() -> list[str]:
     return [word for assignment in [*SMALL, "train.epochs=1"] for word in ("--set", assignment)]
 
 
-@pytest.mark.parametrize("num_kib", [12, 40, 64])
+@pytest.mark.parametrize(
+    "num_kib", [pytest.param(12, marks=pytest.mark.slow), 40, pytest.param(64, marks=pytest.mark.slow)]
+)
 def test_a_disk_that_fills_up_is_an_error_that_says_where(data: Path, tmp_path: Path, num_kib: int) -> None:
     disk = tmp_path / "disk"
     ended = on_a_small_disk(num_kib, disk, ["prepare", str(data), "--run", str(disk / "run"), *settings()])

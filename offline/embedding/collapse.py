@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from model.errors import PinsageError
 from model.halves import floats_of
+from model.inference import unit_rows
 from offline.evaluation.metrics import kurtosis
 
 Array = npt.NDArray[Any]
@@ -26,7 +27,9 @@ MIN_KURTOSIS = 1.2  # 1 is two values and nothing between: pins that are all eit
 BINS = 80
 
 
-def random_cosines(vectors_PD: Array, *, num_pairs: int = NUM_PAIRS, seed: int = SEED) -> npt.NDArray[np.float64]:
+def random_cosines(
+    vectors_PD: Array | _Directions, *, num_pairs: int = NUM_PAIRS, seed: int = SEED
+) -> npt.NDArray[np.float64]:
     """Cosines (N,) of random pairs of different rows, which have unit length or are zeros; empty below three rows."""
     num_pins = len(vectors_PD)
     if num_pins < 3:
@@ -41,6 +44,19 @@ def random_cosines(vectors_PD: Array, *, num_pairs: int = NUM_PAIRS, seed: int =
             "nd,nd->n", *(floats_of(vectors_PD[rows_N[part]]) for rows_N in (first_N, second_N))
         )
     return cosines_N
+
+
+class _Directions:
+    """Unit rows of all coordinates but the last, computed as they are asked for."""
+
+    def __init__(self, vectors_PD: Array) -> None:
+        self._vectors_PD = vectors_PD
+
+    def __len__(self) -> int:
+        return len(self._vectors_PD)
+
+    def __getitem__(self, rows: Array) -> Array:
+        return unit_rows(floats_of(self._vectors_PD[rows])[:, :-1])
 
 
 def describe_similarity(cosines_N: Array) -> dict[str, Any]:
@@ -59,12 +75,13 @@ def describe_similarity(cosines_N: Array) -> dict[str, Any]:
     }
 
 
-def check_collapse(vectors_PD: Array, *, seed: int = SEED) -> None:
+def check_collapse(vectors_PD: Array, *, num_prior: int = 0, seed: int = SEED) -> None:
     """Raise PinsageError, with the reason and what to do, when nearly all pins share one embedding, or two.
 
-    Such a space still has unit rows and a small loss, but every pin is related to every other.
+    Such a space still has unit rows and a small loss, but every pin is related to every other. Where there is a prior
+    of popularity, its coordinate is left out: all pins may share much of it, and the rest still tells them apart.
     """
-    cosines_N = random_cosines(vectors_PD, seed=seed)
+    cosines_N = random_cosines(_Directions(vectors_PD) if num_prior else vectors_PD, seed=seed)
     if not len(cosines_N):
         return
     if not np.isfinite(cosines_N).all():

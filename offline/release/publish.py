@@ -153,7 +153,7 @@ def check_quality(parts: ReleaseParts, gate: Gate) -> dict[str, float]:
             check_unit(vectors_PD[start : start + CHUNK], start)
     except ValueError as error:
         raise PinsageError(f"{parts.embeddings}: {error}") from error
-    check_collapse(vectors_PD)
+    check_collapse(vectors_PD, num_prior=read_network_config(parts.network).num_prior)
     try:
         index = AnnIndex.load(parts.index, vectors_PD)
     except IndexDamaged as error:
