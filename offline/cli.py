@@ -33,6 +33,7 @@ from offline.cli_options import (
     RunPath,
     SetOption,
 )
+from offline.cli_releases import release_app
 from offline.progress import show_progress
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app)
+app.add_typer(release_app)
 config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
@@ -225,53 +227,6 @@ def demo(
     if serving:
         os.environ.setdefault("PINSAGE_IMAGES_DIR", str((folder / "world" / "images").resolve()))
         serve(home, host, port)
-
-
-@app.command()
-def releases(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """The releases of a home; the current one is marked."""
-    from model.release import current, list_releases
-
-    root = home.expanduser() / "releases"
-    live = current(root)
-    table = Table("release", "made", "pins", "boards", "dims", "recall@50", "")
-    for manifest in list_releases(root):
-        if as_json:
-            print(json.dumps({"release": manifest.id, "current": manifest.id == live, "pins": manifest.num_pins}))
-            continue
-        recall = manifest.quality.get("index_recall")
-        table.add_row(
-            manifest.id,
-            manifest.created_at,
-            f"{manifest.num_pins:,}",
-            f"{manifest.num_boards:,}",
-            str(manifest.embed_dim),
-            "-" if recall is None else f"{recall:.3f}",
-            "current" if manifest.id == live else "",
-        )
-    if not as_json:
-        Console().print(table)
-
-
-@app.command()
-def rollback(
-    release: Annotated[str | None, typer.Argument(help="release to go back to; the one before, if left out")] = None,
-    home: HomeOption = DEFAULT_HOME,
-) -> None:
-    """Make an earlier release the current one; a running service switches by itself."""
-    from model.release import current, list_releases, set_current
-
-    root = home.expanduser() / "releases"
-    known = [manifest.id for manifest in list_releases(root)]
-    live = current(root)
-    earlier = [name for name in known if live is not None and name < live]
-    target = release or (max(earlier) if earlier else None)
-    if target is None:
-        raise UserError(f"{root}: there is no release before {live}")
-    if target not in known:
-        raise UserError(f"{root}: no release {target}; there are: {', '.join(known) or 'none'}")
-    set_current(root, target)
-    print(f"current release: {target}")
 
 
 @config_app.command("show")

@@ -41,8 +41,8 @@ STYLE = {
 def main(runs: list[dict], out: Path) -> None:
     with plt.rc_context(STYLE):
         figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-        draw(time, runs, "processor_seconds", 1)
-        time.set_title("processor time, seconds")
+        draw(time, runs, "seconds", 1)
+        time.set_title("seconds on the clock")
         draw(memory, runs, "anonymous_mib", 1 / 1024)
         memory.set_title("most memory of its own, GiB")
         figure.savefig(out, metadata={"Date": None})
@@ -53,7 +53,8 @@ def draw(axes: Axes, runs: list[dict], measure: str, scale: float) -> None:
     pins = [run["pins"] for run in runs]
     ends = {}
     for stage, color in COLORS.items():
-        points = [(run["pins"], run["stages"][stage][measure] * scale) for run in runs if stage in run["stages"]]
+        measured = [(run["pins"], run["stages"].get(stage, {}).get(measure)) for run in runs]
+        points = [(num_pins, value * scale) for num_pins, value in measured if value is not None]
         axes.loglog(*zip(*points, strict=True), color=color, marker="o", markersize=3.5, linewidth=1.6)
         ends[stage] = points[-1]
     axes.set_xlim(pins[0] * 0.8, pins[-1] * 3.2)
