@@ -29,6 +29,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from model import keyspace
 from model.codecs import DamagedBytes, pack_json, unpack_json
+from model.redis_clients import watch_and_read
 
 MAX_TRIES = 100
 CHUNK = 1_000
@@ -211,8 +212,7 @@ async def _transact_async(
         for _ in range(MAX_TRIES):
             async with client.pipeline(transaction=True) as pipe:
                 try:
-                    await pipe.watch(keyspace.SEQ, *watch)
-                    values = await pipe.mget(keyspace.SEQ, *watch)
+                    values = await watch_and_read(pipe, (keyspace.SEQ, *watch))
                     pipe.multi()
                     queue(pipe, values)
                     answers: list[Any] = await pipe.execute()

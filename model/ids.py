@@ -72,7 +72,7 @@ class IdTable:
 
     def lookup(self, id: str) -> int:
         """The row of an id, or -1."""
-        wanted = _hash_many([id])[0]
+        wanted = np.frombuffer(_digest(id), "<u8")[0]
         place = int(self.hashes_N.searchsorted(wanted))
         while place < len(self) and self.hashes_N[place] == wanted:
             row = int(self.rows_N[place])
@@ -136,8 +136,11 @@ def _column(ids: pa.Array | pa.ChunkedArray | Sequence[str]) -> pa.ChunkedArray:
 
 def _hash_many(ids: Iterable[str]) -> Hashes:
     """The first eight bytes of BLAKE2b of each id. Also of strings that are no valid text: they are in no table."""
-    digests = (hashlib.blake2b(id.encode(errors="surrogatepass"), digest_size=8).digest() for id in ids)
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+    return np.frombuffer(b"".join(map(_digest, ids)), dtype="<u8").astype(np.uint64)
+
+
+def _digest(id: str) -> bytes:
+    return hashlib.blake2b(id.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def _open(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:

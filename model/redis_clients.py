@@ -6,6 +6,7 @@ an answer or an error within a second; whoever waits in BLOCK needs a socket tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -70,6 +71,31 @@ def num_connects(client: redis_async.Redis) -> int:
     kind: Any = client.connection_pool.connection_class
     count: int = kind.num_connects
     return count
+
+
+async def watch_and_read(pipe: Any, keys: Sequence[str]) -> list[Any]:
+    """Watch keys for a transaction on this pipeline, and read them: one round trip, where redis-py takes two.
+
+    Raises RedisError. Tries again once, as our other reads do: a connection may have died since its last use.
+    """
+    connection = pipe.connection = await pipe.connection_pool.get_connection()
+    try:
+        return await _watch_and_read(connection, keys, pipe)
+    except (redis.ConnectionError, redis.TimeoutError):
+        await connection.disconnect()
+        return await _watch_and_read(connection, keys, pipe)
+
+
+async def _watch_and_read(connection: Any, keys: Sequence[str], pipe: Any) -> list[Any]:
+    pipe.watching = True
+    await connection.send_packed_command(connection.pack_commands([("WATCH", *keys), ("MGET", *keys)]))
+    try:
+        await connection.read_response()
+    except redis.ResponseError:
+        await connection.read_response()  # or the next command would get this answer
+        raise
+    values: list[Any] = await connection.read_response()
+    return values
 
 
 class _Connection:

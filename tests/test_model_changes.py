@@ -95,6 +95,40 @@ def test_async_writers_of_one_process_take_turns(redis_source: RedisSource, redi
     assert [record.seq for record in stream(redis_client)] == seqs
 
 
+@pytest.mark.parametrize("command", ["watch", "mget"])
+def test_a_refused_command_leaves_no_answer_behind_for_the_next(
+    redis_source: RedisSource, redis_client: redis.Redis, command: str
+) -> None:
+    async def write() -> None:
+        async with async_client(redis_source) as client:
+            redis_client.acl_setuser("default", commands=[f"-{command}"], keys=["*"], enabled=True)
+            with pytest.raises(redis.exceptions.NoPermissionError, match=command):
+                await write_records_async(client, [PinRecord("a")])
+            redis_client.acl_setuser("default", commands=["+@all"], keys=["*"], enabled=True)
+            assert [await client.echo(text) for text in ("one", "two")] == [b"one", b"two"]
+            await write_records_async(client, [PinRecord("b")])
+
+    try:
+        asyncio.run(write())
+    finally:
+        redis_client.acl_setuser("default", commands=["+@all"], keys=["*"], enabled=True)
+    assert [record.pin_id for record in read_changes(redis_client, 0)] == ["b"]
+
+
+def test_a_write_over_a_connection_that_died_meanwhile_is_done_once(
+    redis_source: RedisSource, redis_client: redis.Redis
+) -> None:
+    async def write() -> list[int]:
+        async with async_client(redis_source) as client:
+            first = await write_records_async(client, [PinRecord("a")])
+            redis_client.client_kill_filter(_type="normal", skipme=True)
+            return [*first, *await write_records_async(client, [PinRecord("b")])]
+
+    first, second = asyncio.run(write())
+    assert second == first + 1
+    assert [record.pin_id for record in stream(redis_client)] == ["a", "b"]
+
+
 def test_more_commands_go_into_the_same_transaction(redis_client: redis.Redis) -> None:
     write_records(redis_client, [PinRecord("a")], also=lambda pipe: pipe.set("more", 1))
     assert redis_client.get("more") == b"1"

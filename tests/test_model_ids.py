@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +32,14 @@ def test_every_lookup_agrees_with_a_dict(ids: list[str], others: list[str], cut:
     assert len(table) == len(ids)
 
 
-def few_hashes(ids: Iterable[str]) -> np.ndarray:
+def one_of_few(id: str) -> bytes:
     """Almost all ids collide; the largest hash is the end of the range."""
-    return np.array([2**64 - 1 - len(id) % 3 for id in ids], dtype=np.uint64)
+    return (2**64 - 1 - len(id) % 3).to_bytes(8, "little")
 
 
 @pytest.fixture
 def colliding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.ids, "_hash_many", few_hashes)
+    monkeypatch.setattr(model.ids, "_digest", one_of_few)
 
 
 @pytest.mark.usefixtures("colliding")

@@ -88,12 +88,13 @@ class Searcher:
 
     def _take_listed(self, listed: Neighbors, k: int, exclude: Ints) -> Neighbors | None:
         """The k first of a list that still count; None where too few do."""
-        rows_K = listed.rows_QK[0]
-        kept_K = self.delta.in_release(rows_K) & not_among(rows_K, exclude) & (rows_K >= 0)
-        places = np.flatnonzero(kept_K)[:k]
-        if len(places) < k:
-            return None
-        return Neighbors(rows_K[None, places].astype(np.int64), listed.scores_QK[:, places])
+        length = listed.rows_QK.shape[1]
+        for num_looked_at in (min(k + FEW, length), length):  # where pins have changed is far from each other in memory
+            rows_K = listed.rows_QK[0, :num_looked_at]
+            places = np.flatnonzero(self.delta.in_release(rows_K) & not_among(rows_K, exclude) & (rows_K >= 0))[:k]
+            if len(places) == k:
+                return Neighbors(rows_K[None, places].astype(np.int64), listed.scores_QK[:, places])
+        return None
 
     def _search_release(self, queries_QD: Floats, k: int, exclude: Ints, wanted: Filter) -> Neighbors:
         num_pins = len(self.vectors_PD)
@@ -189,6 +190,8 @@ def _finished(best: Neighbors, k: int) -> Neighbors:
     """K columns; rows of -1 where nothing is."""
     rows_QK, scores_QK = best
     missing = k - rows_QK.shape[1]
+    if not missing and scores_QK.min(initial=0) > -np.inf:
+        return Neighbors(rows_QK, np.minimum(scores_QK, 1))
     if missing:
         scores_QK = np.pad(scores_QK, ((0, 0), (0, missing)), constant_values=-np.inf)
         rows_QK = np.pad(rows_QK, ((0, 0), (0, missing)), constant_values=-1)

@@ -78,7 +78,8 @@ class Follower:
     async def _enter(self) -> None:
         """Find out which life of the database it is, and read all that we have missed."""
         await self._store.epoch()  # where there is none, or numbers are behind, a new one begins
-        life, _ = await self._state()
+        epoch: Any = await self._client.get(keyspace.EPOCH)
+        life = await self._life_of(epoch)
         if self._life not in (None, life):
             logger.warning("Redis is another one, or has lost data; going on from the release and what is there")
             await self._target.start_over()
@@ -89,10 +90,8 @@ class Follower:
     async def _advance(self) -> bool:
         """Wait for changes and take them in; False when all must be read anew."""
         position = self._target.position()
-        streams: Any = {keyspace.CHANGES: f"{position}-0"}
-        answer: Any = await self._client.xread(streams, count=MAX_ENTRIES, block=BLOCK_MS)
-        life, last = await self._state()
-        if life != self._life or last < position:
+        answer, epoch, last = await self._wait(position)
+        if last < position or await self._life_of(epoch) != self._life:
             return False
         entries = _entries(answer)
         numbers = [int(name.split(b"-")[0]) for name, _ in entries]
@@ -108,16 +107,23 @@ class Follower:
         self._touch(last)
         return True
 
-    async def _state(self) -> tuple[Life, int]:
-        """Which life of which server this is, and the number of the last change."""
-        found: Any = await self._client.mget(keyspace.EPOCH, keyspace.SEQ)
-        epoch, last = found
+    async def _wait(self, position: int) -> tuple[Any, bytes | None, int]:
+        """Wait for changes; the answer, and in the same round trip the epoch and the number of the last change."""
+        streams: Any = {keyspace.CHANGES: f"{position}-0"}
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.xread(streams, count=MAX_ENTRIES, block=BLOCK_MS)
+            pipe.mget(keyspace.EPOCH, keyspace.SEQ)
+            answer, (epoch, last) = await pipe.execute()
+        self._store.taken(int(last or 0))
+        return answer, epoch, int(last or 0)
+
+    async def _life_of(self, epoch: bytes | None) -> Life:
+        """Which life of which server has this epoch."""
         connects = num_connects(self._client)
         if connects != self._connects:  # over one connection it is always the same server
             server = await self._client.info("server")
             self._server, self._connects = server["run_id"], connects
-        self._store.taken(int(last or 0))
-        return (epoch, self._server), int(last or 0)
+        return epoch, self._server
 
     async def _newest(self) -> int:
         """The number of the last entry of the stream."""

@@ -41,7 +41,7 @@ def related(
     stop = min(offset + limit, MAX_DEPTH)
     items, more = list[Item](), False
     if offset < stop:
-        out, vector_1D = np.append(catalogue.rows(exclude), row), catalogue.vectors(np.array([row]))
+        out, vector_1D = np.array([*catalogue.rows(exclude).tolist(), row]), catalogue.vectors(np.array([row]))
         listed = catalogue.listed(row)  # after its vector, which is the release's then
         nearest = None if listed is None else listed.nearest
         # One more than wanted tells whether there is a next page.
