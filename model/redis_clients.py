@@ -89,11 +89,7 @@ async def watch_and_read(pipe: Any, keys: Sequence[str]) -> list[Any]:
 async def _watch_and_read(connection: Any, keys: Sequence[str], pipe: Any) -> list[Any]:
     pipe.watching = True
     await connection.send_packed_command(connection.pack_commands([("WATCH", *keys), ("MGET", *keys)]))
-    try:
-        await connection.read_response()
-    except redis.ResponseError:
-        await connection.read_response()  # or the next command would get this answer
-        raise
+    await connection.read_response()  # where it raises, the pool sees that an answer is left, and connects anew
     values: list[Any] = await connection.read_response()
     return values
 
