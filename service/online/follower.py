@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_MS = 1_000
 MAX_ENTRIES = 200
+ECHO_PAUSE = 0.02  # seconds that others' changes may wait where we write much
 PAUSE = 0.25  # seconds before another try when Redis is away
 
 Life = tuple[bytes | None, str]  # epoch of the database, id of the server's process
@@ -105,6 +106,8 @@ class Follower:
             new = [entry for entry, number in zip(entries, numbers, strict=True) if number > reached]
             await self._target.apply(self._decode(new), numbers[-1])
         self._touch(last)
+        if numbers and not new:  # only what we wrote ourselves: the next write goes first
+            await asyncio.sleep(ECHO_PAUSE)
         return True
 
     async def _wait(self, position: int) -> tuple[Any, bytes | None, int]:
