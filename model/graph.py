@@ -55,6 +55,11 @@ class BipartiteGraph:
             object.__setattr__(self, name, view)
 
     @property
+    def arrays(self) -> tuple[Longs, Ints, Longs, Ints]:
+        """All that there is of it."""
+        return self.pin_ptr, self.pin_boards_E, self.board_ptr, self.board_pins_E
+
+    @property
     def num_pins(self) -> int:
         return len(self.pin_ptr) - 1
 

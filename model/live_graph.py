@@ -28,8 +28,9 @@ from model.walks import Neighborhoods, walk_one
 Ints = npt.NDArray[np.int32]
 
 _HEAD = 2  # before its values, a row in the pool keeps its length and its capacity
-_MIN_NEW_NODES = 1024
-_MIN_POOL = 4096
+# Room from the start, so that moving to a new generation is rare: pages that nobody has touched cost nothing.
+_MIN_NEW_NODES = 1 << 14
+_MIN_POOL = 1 << 20
 
 
 class LiveGraph:
@@ -139,13 +140,13 @@ class _LiveSide:
     """One direction of the graph with its changes, as the writer sees it."""
 
     def __init__(
-        self, ptr: npt.NDArray[np.int64], values: Ints, num_nodes: int | None = None, num_pool: int = _MIN_POOL
+        self, ptr: npt.NDArray[np.int64], values: Ints, num_nodes: int | None = None, num_pool: int | None = None
     ) -> None:
         num_base = len(ptr) - 1
         self.num_nodes = num_base if num_nodes is None else num_nodes
         num_new = max(_MIN_NEW_NODES, 2 * (self.num_nodes - num_base))
         where = np.zeros(num_base + num_new, np.int32)
-        pool = np.zeros(num_pool, np.int32)
+        pool = np.zeros(_MIN_POOL if num_pool is None else num_pool, np.int32)
         pool[0] = -1
         self.side = Side(ptr, values, where, pool)
         self._where, self._pool = where, pool

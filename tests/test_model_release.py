@@ -85,6 +85,19 @@ def test_everything_large_is_mapped_and_outlives_its_files(root: Path, parts: Re
     assert np.isfinite(release.embeddings_PD).all()
 
 
+def test_what_was_touched_is_in_memory(root: Path, parts: ReleaseParts) -> None:
+    release = open_release(root, write(root, parts).id)
+    messages_PM = release.messages[0]
+
+    def resident() -> int:
+        maps = Path("/proc/self/smaps").read_text().split(f"{release.id}/messages_0.npy")[1]
+        return 1024 * int(maps.split("Rss:")[1].split()[0])
+
+    before = resident()
+    release.touch()
+    assert before < messages_PM.nbytes <= resident()
+
+
 def test_the_run_may_change_afterwards(root: Path, tmp_path: Path) -> None:
     """Copied, not linked: writing into the run's file must not reach the release."""
     run = make_run(tmp_path / "run")

@@ -204,5 +204,6 @@ class Switch:
 
 def _open(root: Path, release_id: str) -> Release:
     release = open_release(root, release_id, verify=True).load()
+    release.touch()
     warm_up()
     return release
