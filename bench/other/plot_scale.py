@@ -59,12 +59,10 @@ def draw(axes: Axes, runs: list[dict], measure: str, scale: float) -> None:
         ends[stage] = points[-1]
     axes.set_xlim(pins[0] * 0.8, pins[-1] * 3.2)
     low, high = axes.get_ylim()
-    gap, below = (high / low) ** 0.05, 0.0
+    gap, below = (high / low) ** 0.05, dict.fromkeys(pins, 0.0)
     for stage, (where, value) in sorted(ends.items(), key=lambda end: end[1][1]):  # from below
-        place = value
-        if where == pins[-1]:  # moved apart where lines end together
-            place = below = max(value, below * gap)
-        axes.annotate(stage, (where * 1.12, place), color=COLORS[stage], va="center")
+        below[where] = max(value, below[where] * gap)  # moved apart where lines end together
+        axes.annotate(stage, (where * 1.12, below[where]), color=COLORS[stage], va="center")
     axes.set_xticks(pins, [f"{num:,}" for num in pins])
     axes.minorticks_off()
     axes.set_xlabel("pins")
