@@ -39,7 +39,7 @@ from service.live.views import Action, Event, UserState
 
 T = TypeVar("T")
 
-WRITE_SECONDS = 0.8
+WRITE_SECONDS = 0.7
 READ_SECONDS = 0.4
 PING_SECONDS = 0.2
 REPLAY_SECONDS = 10.0  # for a thousand changes
