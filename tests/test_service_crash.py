@@ -72,11 +72,6 @@ def test_a_killed_redis_has_all_that_was_acknowledged(home: Path, redis_process:
     kill_often(home, redis_process, 100, 1, what="redis")
 
 
-def test_two_services_killed_in_turn_lose_nothing(home: Path, redis_process: RedisProcess) -> None:
-    """While one is away its clients write to the other one."""
-    kill_often(home, redis_process, 100, 2, num_services=2)
-
-
 def test_a_service_that_is_told_to_go_has_all_that_it_acknowledged(home: Path) -> None:
     kill_often(home, None, 100, 1, what="service by SIGTERM")
 
@@ -96,6 +91,7 @@ def test_ten_kills_of_redis_in_two_thousand_writes_each(home: Path, redis_proces
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_ten_kills_of_two_services_in_two_thousand_writes_each(home: Path, redis_process: RedisProcess) -> None:
+    """While one is away its clients write to the other one."""
     kill_often(home, redis_process, 2_000, 10, num_services=2)
 
 

@@ -114,8 +114,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield place
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", FAULTS)
+QUICK = ("late100", "half-open", "cut")  # one of each sort; all of them, and longer, are among the slow ones
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [*((kind, 2) for kind in QUICK), *(pytest.param(kind, 20, marks=pytest.mark.slow) for kind in FAULTS)],
+)
 def test_a_bad_network_stops_no_read_and_makes_no_answer_wrong(place: Place, kind: str, seconds: float) -> None:
     before, load = place.overlap("before"), place.load(kind)
     with load.running():

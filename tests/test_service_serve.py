@@ -141,7 +141,12 @@ def test_sigterm_says_so_first_and_finishes_what_is_in_flight(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]]
+    "signals",
+    [
+        pytest.param([signal.SIGINT], marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT, signal.SIGINT], marks=pytest.mark.slow),
+        [signal.SIGTERM, signal.SIGTERM, signal.SIGINT],
+    ],
 )
 def test_ctrl_c_once_or_often_leaves_nothing_behind(tmp_path: Path, signals: list[int]) -> None:
     """A request hangs; a second signal does not wait for it."""
