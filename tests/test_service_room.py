@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import httpx
@@ -15,10 +17,14 @@ from service_fixtures import make_release
 
 from model.changes import EdgeRecord, PinRecord
 from model.redis_server import RedisSource
-from model.release import Release
+from model.release import Release, open_release
 from offline.progress import silent
 from offline.release.reindex import reindex
 from service.live.catalogue import Catalogue
+from service.live.search import NO_FILTER
+from service.live.shelves import Shelves
+from service.live.views import PinContentIn
+from service.recommend.related import related
 
 LEAST = 2**20  # the smallest limit that may be set
 
@@ -26,6 +32,23 @@ LEAST = 2**20  # the smallest limit that may be set
 @pytest.fixture
 def release(home: Path) -> Release:
     return make_release(home / "releases", WORLD)
+
+
+def test_a_catalogue_that_is_not_served_any_more_goes_at_once(home: Path) -> None:
+    made = make_release(home / "releases", WORLD)
+    release = open_release(home / "releases", made.id)
+    catalogue = Catalogue(release, max_live_pins=100)
+    related(catalogue, "p1", limit=5)
+    catalogue.apply(PinRecord("new", "word1", boards=("b1",)))
+    catalogue.preview(PinContentIn("word1"))
+    Shelves(catalogue).popular(NO_FILTER)
+    left = weakref.ref(catalogue), weakref.ref(release), weakref.ref(release.index)
+    gc.disable()  # the collector comes late, and an index of a million pins takes a gigabyte
+    try:
+        del catalogue, release
+        assert [each() for each in left] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.usefixtures("release")

@@ -7,8 +7,9 @@ once copies the whole column (45 ms for 3 million titles, against 0.1 ms).
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ NAME_BYTES = 200  # of an id in a list and a dict, beside its letters
 RECORD_BYTES = 1_000  # of a record, beside its texts
 CARDS = 50_000  # of the release's pins, whose ids and texts are kept for the next list: some 30 MB
 TEXTS = ("title", "description", "image_url", "category", "language", "created_at")
+
+Card = tuple[str, str | None, str | None]
 
 
 class Names:
@@ -59,7 +62,8 @@ class Directory:
         self.num_base = len(pin_ids)
         # Kept apart: finding a column in a table by its name takes longer than reading a value of it.
         self._columns = {name: pins[name] for name in (*TEXTS, "annotations")}
-        self._base_card = lru_cache(CARDS)(self._read_card)  # a few pins are in most lists
+        # A few pins are in most lists. Not a method of ours, which would keep us in memory after the next release came.
+        self._base_card = lru_cache(CARDS)(partial(_read_card, self.pins, self._columns))
         self._records: dict[int, PinRecord] = {}
         self._record_bytes = 0
 
@@ -89,15 +93,11 @@ class Directory:
             return getattr(record, column)
         return self._columns[column][row].as_py() if row < self.num_base else None
 
-    def card(self, row: int) -> tuple[str, str | None, str | None]:
+    def card(self, row: int) -> Card:
         """What a list shows of a pin: id, title, picture."""
         if row >= self.num_base or row in self._records:
             return self.pins.name(row), self.value(row, "title"), self.value(row, "image_url")
         return self._base_card(row)
-
-    def _read_card(self, row: int) -> tuple[str, str | None, str | None]:
-        titles, images = self._columns["title"], self._columns["image_url"]
-        return self.pins.name(row), titles[row].as_py(), images[row].as_py()
 
     def annotations(self, row: int) -> list[str]:
         """The tags of a pin."""
@@ -114,6 +114,10 @@ class Directory:
     def records(self) -> list[tuple[int, PinRecord]]:
         """Row and record of all pins that were put, in the order in which they were first put."""
         return list(self._records.items())
+
+
+def _read_card(pins: Names, columns: Mapping[str, Any], row: int) -> Card:
+    return pins.name(row), columns["title"][row].as_py(), columns["image_url"][row].as_py()
 
 
 def _num_bytes(record: PinRecord) -> int:

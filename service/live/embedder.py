@@ -9,6 +9,7 @@ Shape letters: B batch rows, D embedding, F features, K layers, M message width,
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class Embedder:
     """Makes vectors of pins from a catalogue's graph and messages; changes nothing."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
+        self._catalogue: Catalogue = weakref.proxy(catalogue)  # or the two would outlive a switch to the next release
         self._network = catalogue.release.network
         self._num_neighbors = catalogue.release.walks.num_neighbors
 
